@@ -1,0 +1,1 @@
+"""What the hub decides: group membership to profiles, sizes, images and caps."""

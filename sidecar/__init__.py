@@ -1,0 +1,1 @@
+"""Keeps what matters of a notebook's fast home on Persist, and brings it back."""

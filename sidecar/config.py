@@ -1,0 +1,184 @@
+"""The sidecar's settings, and their one way into and out of the environment.
+
+The hub writes a sidecar's environment with ``to_environ`` and the sidecar reads it with ``from_environ``: both
+directions stand side by side here, and ``from_environ(to_environ(s)) == s`` for every valid ``s``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sidecar.errors import UsageError
+
+PREFIX = "SIDECAR_"
+DEFAULT_SERVER = "default"
+"""The directory name of a user's unnamed server."""
+
+POD_RUN_DIRECTORY = "/run/jupyterhub-sidecar"
+
+# With a Service called "sidecar" in the namespace the kubelet sets these in every container.
+_SERVICE_LINK = re.compile(r"SIDECAR_(SERVICE_HOST|SERVICE_PORT.*|PORT(_.*)?)\Z")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What one sidecar needs to know. Every field has its variable in ``VARIABLES``.
+
+    Durations are in seconds, sizes in bytes. Directories are absolute and used as they are, never resolved:
+    resolving a path below a hung mount hangs.
+    """
+
+    home: str
+    """The fast tier: the directory that is saved."""
+
+    persist: str
+    """The user's directory on Persist."""
+
+    server: str = DEFAULT_SERVER
+    """One path component; ``Backup/<server>`` is the mirror."""
+
+    grace_s: float = 120.0
+    """From SIGTERM to the end; the process is gone one second earlier."""
+
+    require_mount: bool = True
+    """Refuse a Persist that is no mount of its own: a backup into the pod's own disk is none."""
+
+    mounts: tuple[str, ...] = ("Persist", "Shared")
+    """Names directly below home that are other tiers: never read, never saved, never removed."""
+
+    restore: bool = True
+    """Bring the mirror back into the home before the first save."""
+
+    quiet_s: float = 0.25
+    """A changed file is copied once nothing has touched it for this long: most writers write in bursts."""
+
+    max_delay_s: float = 1.25
+    """A file that never goes quiet is copied after this long all the same: the promise is 3 s."""
+
+    scan_interval_s: float = 60.0
+    """Between two whole scans, which find what gave no event (memory-mapped writes, lost events)."""
+
+    max_file_bytes: int = 1 << 30
+    """Larger files are skipped, and named as skipped."""
+
+    socket: str = ""
+    """Where the running sidecar answers; empty for the place that ``socket_path`` derives."""
+
+    gpu_report: str = ""
+    """The last GPU report, shown in the status; empty for none."""
+
+    def __post_init__(self) -> None:
+        problems = list(_problems(self))
+        if problems:
+            raise UsageError("; ".join(problems))
+
+    @property
+    def socket_path(self) -> str:
+        """The socket of the sidecar of this home, Persist and server: found without touching any of them."""
+        if self.socket:
+            return self.socket
+        key = "\0".join((self.home, self.persist, self.server)).encode("utf-8", "surrogateescape")
+        return os.path.join(_run_directory(), hashlib.sha256(key).hexdigest()[:24] + ".sock")
+
+
+def _run_directory() -> str:
+    if os.access(POD_RUN_DIRECTORY, os.W_OK):
+        return POD_RUN_DIRECTORY
+    parent = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"  # noqa: S108  the directory below is 0700 and checked
+    return os.path.join(parent, f"jupyterhub-sidecar-{os.getuid()}")
+
+
+def _problems(settings: Settings) -> list[str]:
+    found = []
+    for name in ("home", "persist"):
+        value = getattr(settings, name)
+        if not os.path.isabs(value) or "\0" in value:
+            found.append(f"{name} must be an absolute path, not {value!r}")
+    if not is_component(settings.server):
+        found.append(f"server must be one path component of at most 255 bytes, not {settings.server!r}")
+    found += [f"mount {name!r} must be one path component" for name in settings.mounts if not is_component(name)]
+    for name in ("grace_s", "quiet_s", "max_delay_s", "scan_interval_s", "max_file_bytes"):
+        value = getattr(settings, name)
+        if not 0 < value < float("inf"):
+            found.append(f"{name} must be a number above 0, not {value!r}")
+    return found
+
+
+def is_component(name: str) -> bool:
+    """Whether ``name`` can be one directory name, and only that."""
+    encoded = name.encode("utf-8", "surrogateescape")
+    return 0 < len(encoded) <= 255 and name not in (".", "..") and "/" not in name and "\0" not in name
+
+
+def _flag(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError("must be 0 or 1")
+    return text == "1"
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(":") if name)
+
+
+# field → (variable, from text). Text is what str() gives, but for the two types below.
+VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
+    "home": ("SIDECAR_HOME", str),
+    "persist": ("SIDECAR_PERSIST", str),
+    "server": ("SIDECAR_SERVER", str),
+    "grace_s": ("SIDECAR_GRACE", float),
+    "require_mount": ("SIDECAR_REQUIRE_MOUNT", _flag),
+    "mounts": ("SIDECAR_MOUNTS", _names),
+    "restore": ("SIDECAR_RESTORE", _flag),
+    "quiet_s": ("SIDECAR_QUIET", float),
+    "max_delay_s": ("SIDECAR_MAX_DELAY", float),
+    "scan_interval_s": ("SIDECAR_SCAN_INTERVAL", float),
+    "max_file_bytes": ("SIDECAR_MAX_FILE_BYTES", int),
+    "socket": ("SIDECAR_SOCKET", str),
+    "gpu_report": ("GPU_CHECK_REPORT", str),
+}
+
+
+def from_environ(environ: Mapping[str, str], **overrides: object) -> Settings:
+    """The settings that ``environ`` describes, with ``overrides`` (of fields, ``None`` for none) on top.
+
+    Raises ``UsageError`` naming every problem at once: a value that does not parse, a missing home or Persist, and
+    a variable that begins with ``SIDECAR_`` but means nothing to this version.
+    """
+    values: dict[str, Any] = {}
+    problems = []
+    for field, (variable, parse) in VARIABLES.items():
+        if overrides.get(field) is not None:
+            values[field] = overrides[field]
+        elif variable in environ:
+            try:
+                values[field] = parse(environ[variable])
+            except ValueError as error:
+                problems.append(f"{variable}={environ[variable]!r}: {error}")
+    known = {variable for variable, _ in VARIABLES.values()}
+    for variable in sorted(environ):
+        if variable.startswith(PREFIX) and variable not in known and not _SERVICE_LINK.match(variable):
+            problems.append(f"{variable} is not a setting of this version")
+    for field in ("home", "persist"):
+        if field not in values:
+            problems.append(f"--{field} or {VARIABLES[field][0]} is missing")
+    if problems:
+        raise UsageError("; ".join(problems))
+    return Settings(**values)
+
+
+def to_environ(settings: Settings) -> dict[str, str]:
+    """The variables that describe ``settings`` completely."""
+    return {VARIABLES[field.name][0]: _text(getattr(settings, field.name)) for field in fields(settings)}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, tuple):
+        return ":".join(value)
+    return str(value)
