@@ -1,0 +1,62 @@
+"""Time as the sidecar sees it: durations by the monotonic clock, stored times in UTC."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from sidecar.errors import UsageError
+
+STAMP_FORMAT = "%Y%m%dT%H%M%S.%fZ"
+
+
+class Clock:
+    """The real clocks. Tests pass one that they move."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never steps."""
+        return time.monotonic()
+
+    def now_ns(self) -> int:
+        """Nanoseconds since 1970 in UTC, as the kernel stamps files."""
+        return time.time_ns()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
+def stamp(at_ns: int) -> str:
+    """``at_ns`` as text that sorts like time and fits in a file name: microseconds, rounded down."""
+    return datetime.fromtimestamp(at_ns // 1_000_000_000, UTC).strftime("%Y%m%dT%H%M%S.") + _micros(at_ns) + "Z"
+
+
+def iso(at_ns: int) -> str:
+    """``at_ns`` as ISO 8601 in UTC with microseconds, rounded down: what ``parse_time`` reads back."""
+    return datetime.fromtimestamp(at_ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + _micros(at_ns) + "Z"
+
+
+def _micros(at_ns: int) -> str:
+    return f"{at_ns % 1_000_000_000 // 1000:06d}"
+
+
+def parse_stamp(text: str) -> int | None:
+    """The nanoseconds that ``stamp`` wrote as ``text``; None where it did not."""
+    try:
+        moment = datetime.strptime(text, STAMP_FORMAT).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return _to_ns(moment)
+
+
+def parse_time(text: str) -> int:
+    """ISO 8601 as nanoseconds since 1970; without an offset it is UTC. Raises ``UsageError``."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is not a time", hint="ISO 8601, for example 2026-05-04T10:30:00Z") from error
+    return _to_ns(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def _to_ns(moment: datetime) -> int:
+    return int(moment.replace(microsecond=0).timestamp()) * 1_000_000_000 + moment.microsecond * 1000

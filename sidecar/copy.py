@@ -1,0 +1,228 @@
+"""One source becomes one whole, durable file in the staging directory, or a value that says why not.
+
+A copy is whole when nothing touched the source while it was read. The kernel stamps a change with a clock that ticks
+every few milliseconds, so an equal ctime proves that only if it is older than the reading by more than a tick.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from sidecar import select
+from sidecar.clock import Clock
+from sidecar.entry import Entry, Kind, name_of
+from sidecar.fsops import (
+    CREATE_FLAGS,
+    READ_FLAGS,
+    DestinationError,
+    FileSystem,
+    copy_extent,
+    destination,
+)
+from sidecar.outcome import ChangedWhileReading, Failed, Skipped, Vanished
+
+TICK_NS = 20_000_000
+"""Longer than the longest kernel tick (10 ms at HZ=100): the granularity of ctime."""
+
+_ATTEMPTS = 3
+_CHUNK_BYTES = 16 << 20
+"""Between two looks at whether the copy should stop; a few milliseconds on a local disk."""
+
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What to copy: ``path`` in the home, whose directory is open as ``directory_fd``."""
+
+    path: bytes
+    directory_fd: int
+    size: int
+    """Bytes when it was selected: orders the work, decides nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """``path`` lies whole and durable as ``name`` in the staging directory; ``entry`` is what was read."""
+
+    path: bytes
+    entry: Entry
+    name: bytes
+
+
+class Cancelled(Exception):
+    """The caller asked to stop in the middle of a file; nothing was staged."""
+
+
+@dataclass(frozen=True)
+class Copier:
+    """Copies into the directory ``staging_fd``. Safe to use from several threads, each with names of its own."""
+
+    fs: FileSystem
+    clock: Clock
+    staging_fd: int
+    max_file_bytes: int
+    wait: Callable[[float], None]
+    """Waits that many seconds, or less when the process is told to end."""
+    cancelled: Callable[[], bool]
+
+    def stage(self, source: Source, name: bytes) -> Staged | Vanished | ChangedWhileReading | Skipped | Failed:
+        """The source's content is staged as ``name``, or nothing is.
+
+        Raises ``DestinationError`` where Persist is at fault in a way that the next file would meet too, and
+        ``Cancelled``.
+        """
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                self.wait(TICK_NS / 1e9)
+            try:
+                staged = self._attempt(source, name)
+            except OSError as error:
+                self._discard(name)
+                return self._failure(source.path, error)
+            except Cancelled:
+                self._discard(name)
+                raise
+            if staged is not None:
+                return staged
+            self._discard(name)
+        return ChangedWhileReading(source.path)
+
+    def _failure(self, path: bytes, error: OSError) -> Vanished | Failed:
+        if isinstance(error, DestinationError):
+            if error.errno in _FULL:
+                return Failed(path, f"does not fit on Persist: {os.strerror(error.errno)}")
+            raise error
+        if error.errno in _GONE:
+            return Vanished(path)
+        return Failed(path, f"cannot be read: {error.strerror}")
+
+    def _discard(self, name: bytes) -> None:
+        try:
+            self.fs.unlink(name, at=self.staging_fd)
+        except OSError as error:
+            # What cannot be removed now is swept at the next start; it is in no one's way.
+            if error.errno not in (errno.ENOENT, errno.EIO, errno.ESTALE, errno.EROFS):
+                raise
+
+    def _attempt(self, source: Source, name: bytes) -> Staged | Skipped | None:
+        status = self.fs.lstat(name_of(source.path), at=source.directory_fd)
+        entry = Entry.of(status)
+        if entry is None or entry.kind is Kind.DIRECTORY:
+            return None
+        if entry.kind is Kind.LINK:
+            return self._stage_link(source, name)
+        return self._stage_file(source, name)
+
+    def _stage_link(self, source: Source, name: bytes) -> Staged | None:
+        link = name_of(source.path)
+        before = self.fs.lstat(link, at=source.directory_fd)
+        target = self.fs.readlink(link, at=source.directory_fd)
+        # A link cannot be changed in place: the same inode before and after means that this was its target.
+        after = self.fs.lstat(link, at=source.directory_fd)
+        entry = Entry.of(after)
+        if entry is None or before.st_ino != after.st_ino or before.st_ctime_ns != after.st_ctime_ns:
+            return None
+        with destination():
+            self.fs.symlink(target, name, at=self.staging_fd)
+            self.fs.set_link_times(name, entry.mtime_ns, at=self.staging_fd)
+        return Staged(source.path, entry, name)
+
+    def _stage_file(self, source: Source, name: bytes) -> Staged | Skipped | None:
+        fd = self.fs.open(name_of(source.path), READ_FLAGS, at=source.directory_fd)
+        try:
+            before = self.fs.fstat(fd)
+            reason = select.skip_status(before, self.max_file_bytes)
+            if reason is None and select.may_be_core(source.path) and select.is_core(os.pread(fd, 20, 0)):
+                reason = "a core dump"
+            if reason is not None:
+                return Skipped(source.path, reason)
+            entry = self._copy(fd, before, name)
+        finally:
+            self.fs.close(fd)
+        return None if entry is None else Staged(source.path, entry, name)
+
+    def _copy(self, fd: int, before: os.stat_result, name: bytes) -> Entry | None:
+        started_ns = self.clock.now_ns()
+        with destination():
+            target = self.fs.open(name, CREATE_FLAGS, at=self.staging_fd)
+        try:
+            copied = self._copy_content(fd, target, before)
+            after = self.fs.fstat(fd)
+            if copied != before.st_size or not untouched(before, after, started_ns, self.clock.now_ns()):
+                return None
+            entry = Entry.of(after)
+            if entry is None:
+                return None
+            with destination():
+                self.fs.set_times(target, entry.mtime_ns)
+                # Set last: until the content is whole nobody but the owner can look at it.
+                self.fs.fchmod(target, entry.mode & 0o777)
+                self.fs.fsync(target)
+        finally:
+            # NFS reports a full quota at close: a copy whose close failed is no copy.
+            with destination():
+                self.fs.close(target)
+        return entry
+
+    def _copy_content(self, source: int, target: int, status: os.stat_result) -> int:
+        if status.st_blocks * 512 >= status.st_size:
+            return self._copy_extents(source, target, 0, status.st_size)
+        with destination():
+            self.fs.truncate(target, status.st_size)
+        for start, end in _data_extents(source, status.st_size):
+            if self._copy_extents(source, target, start, end) != end:
+                return -1
+        return status.st_size
+
+    def _copy_extents(self, source: int, target: int, offset: int, end: int) -> int:
+        while offset < end:
+            if self.cancelled():
+                raise Cancelled
+            count = copy_extent(self.fs, source, target, offset, min(_CHUNK_BYTES, end - offset))
+            if count == 0:
+                break
+            offset += count
+        return offset
+
+
+def untouched(before: os.stat_result, after: os.stat_result, started_ns: int, ended_ns: int) -> bool:
+    """Whether nothing wrote to the source between ``before`` and ``after``, which stand around the reading.
+
+    A ctime in the future, after the clock was set back, proves nothing by its age; then equality has to do.
+    """
+    if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (
+        after.st_size,
+        after.st_mtime_ns,
+        after.st_ctime_ns,
+    ):
+        return False
+    return after.st_ctime_ns < started_ns - TICK_NS or after.st_ctime_ns > ended_ns + TICK_NS
+
+
+def _data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """The parts of a sparse file that are no holes."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        yield start, end
+
+
+def same_content(fs: FileSystem, one: int, other: int) -> bool:
+    """Whether two open files hold the same bytes from their beginning."""
+    while True:
+        first, second = fs.read(one, 1 << 20), fs.read(other, 1 << 20)
+        if first != second:
+            return False
+        if not first:
+            return True

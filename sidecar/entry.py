@@ -1,0 +1,97 @@
+"""What is known of one path: the values that tell whether it changed."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from enum import IntEnum
+from typing import NamedTuple, Self
+
+
+class Kind(IntEnum):
+    """What is saved; anything else in a home is skipped with a reason."""
+
+    FILE = 1
+    LINK = 2
+    DIRECTORY = 3
+
+
+_PACKED = struct.Struct("<BIQqqQq")
+
+
+class Entry(NamedTuple):
+    """One path as it was when it was last seen or saved.
+
+    ``ctime_ns`` and ``ino`` belong to the home of this session; both are 0 where only the mirror is known.
+    """
+
+    kind: Kind
+    mode: int
+    """Permission bits, 0o7777."""
+    size: int
+    """Bytes; 0 for a directory."""
+    mtime_ns: int
+    ctime_ns: int
+    ino: int
+    since_ns: int
+    """From when on this content was the state of the home: what ``restore --at`` asks for."""
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Self | None:
+        """The entry that ``status`` describes; None for a kind that is not saved (socket, FIFO, device)."""
+        mode = stat.S_IMODE(status.st_mode)
+        if stat.S_ISREG(status.st_mode):
+            kind = Kind.FILE
+        elif stat.S_ISLNK(status.st_mode):
+            kind = Kind.LINK
+        elif stat.S_ISDIR(status.st_mode):
+            # A directory's size and times change with its children, which are saved for themselves.
+            return cls(Kind.DIRECTORY, mode, 0, 0, 0, 0, 0)
+        else:
+            return None
+        changed_ns = status.st_ctime_ns
+        return cls(kind, mode, status.st_size, status.st_mtime_ns, changed_ns, status.st_ino, changed_ns)
+
+    def same_as(self, other: Entry) -> bool:
+        """Whether ``other`` is the same content: everything but ``since_ns``, which is history, agrees."""
+        return self[:6] == other[:6]
+
+    def pack(self) -> bytes:
+        """A fixed-width form for the journal and for memory."""
+        return _PACKED.pack(*self)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """The entry that ``pack`` wrote. Raises ``ValueError`` or ``struct.error`` on anything else."""
+        kind, *rest = _PACKED.unpack(data)
+        return cls(Kind(kind), *rest)
+
+
+PACKED_BYTES = _PACKED.size
+
+
+def parent(path: bytes) -> bytes:
+    """The directory of ``path``; the home itself is ``b""``."""
+    return path.rpartition(b"/")[0]
+
+
+def name_of(path: bytes) -> bytes:
+    """The last component of ``path``."""
+    return path.rpartition(b"/")[2]
+
+
+def join(directory: bytes, name: bytes) -> bytes:
+    """``name`` in ``directory``, relative to the home."""
+    return directory + b"/" + name if directory else name
+
+
+def ancestors(path: bytes) -> list[bytes]:
+    """The directories above ``path``, outermost first, without the home itself."""
+    parts = path.split(b"/")[:-1]
+    return [b"/".join(parts[: length + 1]) for length in range(len(parts))]
+
+
+def shown(path: bytes) -> str:
+    """``path`` for people and for JSON: UTF-8, any other byte as ``\\xNN``."""
+    return path.decode("utf-8", "backslashreplace")

@@ -1,0 +1,246 @@
+"""Every file-system call the sidecar makes, and the walk by descriptors that no planted link can divert.
+
+Names are bytes, relative to a directory descriptor; no call follows a symbolic link. ``FileSystem`` is the seam at
+which fault tests fail each call in turn.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Self
+
+DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: opening a FIFO that was swapped in for a file must not wait for a writer.
+READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_BLOCK_BYTES = 1 << 20
+
+
+class FileSystem:
+    """The calls, one method each. Raises what the kernel says, as ``OSError``."""
+
+    def open(self, name: bytes, flags: int, mode: int = 0o600, *, at: int | None = None) -> int:
+        return os.open(name, flags, mode, dir_fd=at)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def read(self, fd: int, count: int) -> bytes:
+        return os.read(fd, count)
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        return os.write(fd, data)
+
+    def copy_range(self, source: int, target: int, count: int, source_offset: int, target_offset: int) -> int:
+        return os.copy_file_range(source, target, count, source_offset, target_offset)
+
+    def fsync(self, fd: int) -> None:
+        os.fsync(fd)
+
+    def fstat(self, fd: int) -> os.stat_result:
+        return os.fstat(fd)
+
+    def lstat(self, name: bytes, *, at: int) -> os.stat_result:
+        return os.stat(name, dir_fd=at, follow_symlinks=False)
+
+    def fchmod(self, fd: int, mode: int) -> None:
+        os.fchmod(fd, mode)
+
+    def set_times(self, fd: int, mtime_ns: int) -> None:
+        os.utime(fd, ns=(mtime_ns, mtime_ns))
+
+    def set_link_times(self, name: bytes, mtime_ns: int, *, at: int) -> None:
+        os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=at, follow_symlinks=False)
+
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def rename(self, source: bytes, target: bytes, *, source_at: int, target_at: int) -> None:
+        os.rename(source, target, src_dir_fd=source_at, dst_dir_fd=target_at)
+
+    def link(self, source: bytes, target: bytes, *, source_at: int, target_at: int) -> None:
+        os.link(source, target, src_dir_fd=source_at, dst_dir_fd=target_at, follow_symlinks=False)
+
+    def open_unnamed(self, mode: int, *, at: int) -> int:
+        """A file without a name in the directory ``at``: a kill leaves nothing of it. Not every file system can."""
+        return os.open(b".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, mode, dir_fd=at)
+
+    def link_unnamed(self, fd: int, name: bytes, *, at: int) -> None:
+        """The file that ``open_unnamed`` made gets its name; EEXIST where the name is taken."""
+        os.link(b"/proc/self/fd/%d" % fd, name, dst_dir_fd=at, follow_symlinks=True)
+
+    def unlink(self, name: bytes, *, at: int) -> None:
+        os.unlink(name, dir_fd=at)
+
+    def mkdir(self, name: bytes, mode: int, *, at: int) -> None:
+        os.mkdir(name, mode, dir_fd=at)
+
+    def rmdir(self, name: bytes, *, at: int) -> None:
+        os.rmdir(name, dir_fd=at)
+
+    def symlink(self, target: bytes, name: bytes, *, at: int) -> None:
+        os.symlink(target, name, dir_fd=at)
+
+    def readlink(self, name: bytes, *, at: int) -> bytes:
+        return os.readlink(name, dir_fd=at)
+
+    def names(self, fd: int) -> list[bytes]:
+        """The names in an open directory, unordered."""
+        return [os.fsencode(name) for name in os.listdir(fd)]
+
+    def entries(self, fd: int) -> Iterator[tuple[bytes, os.stat_result]]:
+        """The names in an open directory with their status; what vanishes meanwhile is left out."""
+        with os.scandir(fd) as listing:
+            for entry in listing:
+                try:
+                    yield os.fsencode(entry.name), entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+
+    def free_bytes(self, fd: int) -> int:
+        """What an ordinary user can still write to the file system of ``fd``."""
+        status = os.fstatvfs(fd)
+        return status.f_bavail * status.f_frsize
+
+
+def sync_directory(fs: FileSystem, fd: int) -> None:
+    """What was renamed or created in the directory ``fd`` survives a power cut, where the file system can promise it.
+
+    Some file systems cannot sync a directory and say so (FACTS: EINVAL, ENOTSUP); that is no failure.
+    """
+    try:
+        fs.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+
+
+def write_all(fs: FileSystem, fd: int, data: bytes) -> None:
+    """All of ``data`` is written to ``fd``, however short the single writes are."""
+    view = memoryview(data)
+    while view:
+        view = view[fs.write(fd, view) :]
+
+
+def write_file(fs: FileSystem, at: int, name: bytes, data: bytes) -> None:
+    """``name`` in ``at`` is durably exactly ``data``, in one step."""
+    temporary = name + b".new"
+    with suppress(FileNotFoundError):
+        fs.unlink(temporary, at=at)
+    fd = fs.open(temporary, CREATE_FLAGS, at=at)
+    try:
+        write_all(fs, fd, data)
+        fs.fsync(fd)
+    finally:
+        fs.close(fd)
+    fs.rename(temporary, name, source_at=at, target_at=at)
+    sync_directory(fs, at)
+
+
+def read_file(fs: FileSystem, at: int, name: bytes, max_bytes: int) -> bytes:
+    """At most ``max_bytes`` of the beginning of ``name`` in ``at``. Raises ``OSError``; ELOOP for a link."""
+    fd = fs.open(name, READ_FLAGS, at=at)
+    try:
+        blocks, left = [], max_bytes
+        while left and (block := fs.read(fd, left)):
+            blocks.append(block)
+            left -= len(block)
+        return b"".join(blocks)
+    finally:
+        fs.close(fd)
+
+
+class DestinationError(OSError):
+    """Persist could not take what was written; the source is not to blame."""
+
+
+@contextmanager
+def destination() -> Iterator[None]:
+    """Inside, an ``OSError`` comes from Persist and leaves as ``DestinationError`` with the same number."""
+    try:
+        yield
+    except DestinationError:
+        raise
+    except OSError as error:
+        raise DestinationError(error.errno, error.strerror) from error
+
+
+def copy_extent(fs: FileSystem, source: int, target: int, offset: int, count: int) -> int:
+    """At most ``count`` bytes of ``source`` stand at the same ``offset`` of ``target``; how many: 0 at the end.
+
+    The kernel copies where it can (on NFS 4.2 without moving the bytes), else they pass through memory, which also
+    tells whose fault an error is: ``DestinationError`` where writing failed, plain ``OSError`` where reading did.
+    """
+    with suppress(OSError):
+        return fs.copy_range(source, target, count, offset, offset)
+    os.lseek(source, offset, os.SEEK_SET)
+    data = fs.read(source, min(count, _BLOCK_BYTES))
+    with destination():
+        os.lseek(target, offset, os.SEEK_SET)
+        write_all(fs, target, data)
+    return len(data)
+
+
+class Tree:
+    """Directories below one root, opened component by component without following links.
+
+    Descriptors are kept until ``forget``: the caller does so between batches. Not for use by several threads.
+    """
+
+    def __init__(self, fs: FileSystem, root_fd: int) -> None:
+        self._fs = fs
+        self._root_fd = root_fd
+        self._open: dict[bytes, int] = {b"": root_fd}
+
+    @classmethod
+    def at(cls, fs: FileSystem, path: str) -> Self:
+        """The tree below ``path``. A link in ``path`` itself is the administrator's, and is followed."""
+        return cls(fs, fs.open(os.fsencode(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def directory(self, path: bytes) -> int:
+        """A descriptor of the directory ``path``, valid until ``forget``.
+
+        Raises ``OSError``: ENOENT where nothing is there, ENOTDIR or ELOOP where it is no directory (any more).
+        """
+        known = self._open.get(path)
+        if known is not None:
+            return known
+        ancestor = path
+        while ancestor not in self._open:
+            ancestor = ancestor.rpartition(b"/")[0]
+        fd = self._open[ancestor]
+        rest = path[len(ancestor) + 1 :] if ancestor else path
+        borrowed = True
+        for name in rest.split(b"/"):
+            try:
+                below = self._fs.open(name, DIRECTORY_FLAGS, at=fd)
+            finally:
+                if not borrowed:
+                    self._fs.close(fd)
+            fd, borrowed = below, False
+        self._open[path] = fd
+        return fd
+
+    def forget(self, path: bytes | None = None) -> None:
+        """Close the descriptors of ``path`` and below, or all but the root's."""
+        inside = (path or b"") + b"/" if path else b""
+        for known in [p for p in self._open if p and (path is None or p == path or p.startswith(inside))]:
+            self._fs.close(self._open.pop(known))
+
+    def close(self) -> None:
+        """All descriptors, the root's too."""
+        self.forget()
+        self._fs.close(self._open.pop(b""))

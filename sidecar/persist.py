@@ -1,0 +1,163 @@
+"""The user's directory on Persist: whether it can be used, and where everything lies on it.
+
+``Backup/<server>`` is the plain mirror. Everything else is below ``.jupyterhub-sidecar``. Neither of these two
+directories is ever renamed or removed by us: in a pod they are mount points of the notebook.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sidecar.clock import Clock, iso, stamp
+from sidecar.config import Settings
+from sidecar.entry import ancestors, name_of, parent
+from sidecar.errors import PersistError, PersistForeign, PersistMissing
+from sidecar.fsops import FileSystem, Tree, read_file, sync_directory, write_file
+from sidecar.mounts import is_mount_point
+
+FORMAT = 1
+MIRRORS = b"Backup"
+OURS = b".jupyterhub-sidecar"
+_FORMAT_FILE = b"format.json"
+_FORMAT_MAX_BYTES = 65536
+_ASIDE = b"aside"
+_NO_DIRECTORY = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+
+_REASONS = {
+    errno.ENOENT: "is not there",
+    errno.EROFS: "is read-only",
+    errno.ENOSPC: "is full",
+    errno.EDQUOT: "is over its quota",
+    errno.ESTALE: "is stale: the server has forgotten it",
+    errno.EACCES: "does not let us in",
+    errno.EPERM: "does not let us in",
+    errno.EIO: "has an input/output error",
+}
+
+
+def mirror_of(server: bytes) -> bytes:
+    """Where the mirror of ``server`` lies, relative to Persist."""
+    return MIRRORS + b"/" + server
+
+
+def state_of(server: bytes) -> bytes:
+    """Where journal, versions and staging of ``server`` lie, relative to Persist."""
+    return OURS + b"/" + server
+
+
+def explain(path: str, error: OSError) -> str:
+    """What ``error`` says about the Persist at ``path``, in plain words."""
+    return f"Persist at {path} {_REASONS.get(error.errno or 0, error.strerror or 'cannot be used')}"
+
+
+def check_mounted(settings: Settings) -> None:
+    """Persist is a mount of its own, where the settings ask for one. Raises ``PersistMissing``; writes nothing."""
+    if settings.require_mount and not is_mount_point(settings.persist):
+        raise PersistMissing(
+            f"Persist at {settings.persist} is not mounted",
+            hint="a backup into the pod's own disk is none; --no-require-mount allows it on one machine",
+        )
+
+
+@contextmanager
+def persist_errors(settings: Settings) -> Iterator[None]:
+    """Inside, an ``OSError`` is Persist's, and leaves as ``PersistError`` in plain words."""
+    try:
+        yield
+    except OSError as error:
+        kind = PersistMissing if error.errno == errno.ENOENT else PersistError
+        raise kind(explain(settings.persist, error)) from error
+
+
+class Layout:
+    """The directories of one server on Persist, opened for reading; ``prepare`` makes them for writing."""
+
+    def __init__(self, fs: FileSystem, clock: Clock, settings: Settings) -> None:
+        self.fs = fs
+        self.clock = clock
+        self.server = os.fsencode(settings.server)
+        self.root = Tree.at(fs, settings.persist)
+
+    def check_format(self) -> bool:
+        """Whether Persist carries our marker. Raises ``PersistForeign`` where it is not ours to write to."""
+        try:
+            text = read_file(self.fs, self.root.directory(OURS), _FORMAT_FILE, _FORMAT_MAX_BYTES)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return False
+            if error.errno in _NO_DIRECTORY:
+                raise PersistForeign(f"{os.fsdecode(OURS)} on Persist is not a directory of ours") from error
+            raise
+        try:
+            found = json.loads(text)["format"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise PersistForeign(
+                f"{os.fsdecode(OURS + b'/' + _FORMAT_FILE)} on Persist cannot be understood"
+            ) from error
+        if found != FORMAT:
+            raise PersistForeign(
+                f"Persist has format {found}, this version writes format {FORMAT}", hint="use the later version"
+            )
+        return True
+
+    def prepare(self) -> None:
+        """Every directory that saving needs is there, and the marker. Raises ``OSError`` and ``PersistForeign``."""
+        marked = self.check_format()
+        for top in (MIRRORS, OURS):
+            self.make(top)
+        if not marked:
+            marker = {"format": FORMAT, "product": "jupyterhub-sidecar", "created_at": iso(self.clock.now_ns())}
+            write_file(self.fs, self.root.directory(OURS), _FORMAT_FILE, json.dumps(marker).encode() + b"\n")
+        state = state_of(self.server)
+        for path in (mirror_of(self.server), state, state + b"/versions", state + b"/staging"):
+            self.make(path)
+
+    def make(self, path: bytes) -> list[bytes]:
+        """The directory ``path`` is there, with all above it; which directories that changed, for ``sync_directory``.
+
+        A link or a file that stands in the way is moved aside, never followed and never destroyed. Raises ``OSError``.
+        """
+        changed: list[bytes] = []
+        try:
+            self.root.directory(path)
+        except OSError as error:
+            if error.errno not in _NO_DIRECTORY:
+                raise
+        else:
+            return changed
+        for level in [*ancestors(path), path]:
+            above = self.root.directory(parent(level))
+            try:
+                self.fs.mkdir(name_of(level), 0o700, at=above)
+            except FileExistsError:
+                try:
+                    self.root.directory(level)
+                    continue
+                except OSError as error:
+                    if error.errno not in _NO_DIRECTORY:
+                        raise
+                if level in (MIRRORS, OURS):
+                    raise PersistForeign(f"{os.fsdecode(level)} on Persist is not a directory") from None
+                self.move_aside(level)
+                self.fs.mkdir(name_of(level), 0o700, at=above)
+            changed.append(parent(level))
+        return changed
+
+    def move_aside(self, path: bytes) -> None:
+        """What stood at ``path`` stands in our ``aside`` directory, whole. Raises ``OSError``."""
+        aside = state_of(self.server) + b"/" + _ASIDE
+        self.make(aside)
+        above, target = self.root.directory(parent(path)), self.root.directory(aside)
+        taken = set(self.fs.names(target))
+        base = stamp(self.clock.now_ns()).encode()
+        name = next(n for n in (base + b"-%d" % count for count in range(len(taken) + 1)) if n not in taken)
+        self.fs.rename(name_of(path), name, source_at=above, target_at=target)
+        self.root.forget(path)
+        sync_directory(self.fs, target)
+
+    def close(self) -> None:
+        self.root.close()

@@ -1,0 +1,86 @@
+"""What the mirror holds and a new home does not is brought back, the most important first."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sidecar.entry import Entry, Kind, join, name_of, parent, shown
+from sidecar.fsops import FileSystem, Tree
+from sidecar.persist import mirror_of
+from sidecar.restore import Kept, Missing, NotRestored, Restored, Restorer, Wanted, in_order
+from sidecar.scan import Scanner
+from sidecar.store import Store
+
+log = logging.getLogger(__name__)
+
+_BATCH = 512
+
+
+@dataclass
+class Recovery:
+    """How a restore went. ``failed`` are paths with the reason; what is kept was there already."""
+
+    files: int = 0
+    kept: int = 0
+    failed: dict[bytes, str] = field(default_factory=dict)
+
+
+def recover(
+    fs: FileSystem,
+    home: Tree,
+    store: Store,
+    *,
+    scanner: Scanner,
+    cancelled: Callable[[], bool],
+    progress: Callable[[int, int], None],
+) -> Recovery:
+    """Everything that the mirror holds and this session's home has not had yet is in the home.
+
+    ``progress`` is called with how many files are done, and of how many. A restore that is cut short is taken up again
+    by the next start: only what is back counts as held. Raises ``DestinationError`` where the journal cannot
+    be written.
+    """
+    mirror = mirror_of(store.layout.server)
+    wanted = in_order(
+        Wanted(path, entry, join(mirror, parent(path)) if parent(path) else mirror, name_of(path))
+        for path, entry, held in store.index.items()
+        if not held and scanner.skip_name(path) is None
+    )
+    recovery = Recovery()
+    restorer = Restorer(fs, store.layout.root, home, cancelled)
+    total = sum(item.entry.kind is not Kind.DIRECTORY for item in wanted)
+    for start in range(0, len(wanted), _BATCH):
+        progress(recovery.files, total)
+        if cancelled():
+            break
+        _recover_batch(restorer, wanted[start : start + _BATCH], store, recovery)
+        restorer.end_batch()
+    for item in reversed(wanted):
+        if item.entry.kind is Kind.DIRECTORY:
+            restorer.set_directory_mode(item.path, item.entry.mode)
+    restorer.end_batch()
+    progress(recovery.files, total)
+    return recovery
+
+
+def _recover_batch(restorer: Restorer, batch: list[Wanted], store: Store, recovery: Recovery) -> None:
+    back: list[tuple[bytes, Entry]] = []
+    lost: list[bytes] = []
+    for item in batch:
+        result = restorer.restore(item)
+        if isinstance(result, Restored):
+            back.append((item.path, result.entry))
+            recovery.files += item.entry.kind is not Kind.DIRECTORY
+        elif isinstance(result, Kept):
+            recovery.kept += 1
+        elif isinstance(result, Missing):
+            lost.append(item.path)
+        elif isinstance(result, NotRestored):
+            recovery.failed[item.path] = result.reason
+            log.error("could not bring back %s: %s", shown(item.path), result.reason)
+    store.record(back)
+    if lost:
+        log.warning("%d files that the journal knows are not in the mirror, the first is %s", len(lost), shown(lost[0]))
+        store.remove(lost)

@@ -1,0 +1,108 @@
+"""The running sidecar answers on a Unix socket: one line of JSON asked, one answered.
+
+``{"op": "status"}`` gives the status, ``{"op": "flush"}`` returns when everything changed before it is safe. One
+sidecar holds the lock beside the socket: a second one for the same home, Persist and server does not start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import socketserver
+import stat
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from sidecar.errors import UsageError, WriterActive
+
+_LINE_MAX_BYTES = 4 << 20
+_REQUEST_MAX_BYTES = 65536
+
+Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+@contextlib.contextmanager
+def only_writer(socket_path: str) -> Iterator[None]:
+    """Inside, this process is the only sidecar with this socket on the machine. Raises ``WriterActive``."""
+    _prepare_directory(os.path.dirname(socket_path))
+    fd = os.open(socket_path + ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WriterActive("another sidecar already saves this home", hint="sidecar status shows it") from error
+        yield
+    finally:
+        os.close(fd)
+
+
+def _prepare_directory(path: str) -> None:
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    found = os.stat(path, follow_symlinks=False)
+    # In a shared /tmp somebody else could have made it first, and would then own the socket.
+    if not stat.S_ISDIR(found.st_mode) or (
+        found.st_uid not in (os.getuid(), 0) and not os.environ.get("SIDECAR_SOCKET")
+    ):
+        raise UsageError(f"{path} belongs to somebody else", hint="SIDECAR_SOCKET names another place")
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    timeout = 10.0
+
+    def handle(self) -> None:
+        server = self.server
+        assert isinstance(server, _Server)
+        try:
+            request = json.loads(self.rfile.readline(_REQUEST_MAX_BYTES))
+            if not isinstance(request, dict):
+                raise TypeError("a request is an object")
+            reply = server.answer(request)
+        except (ValueError, TypeError) as error:
+            reply = {"error": str(error)}
+        with contextlib.suppress(OSError):  # whoever asked is gone
+            self.wfile.write(json.dumps(reply).encode() + b"\n")
+
+
+class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+
+    def __init__(self, path: str, answer: Answer) -> None:
+        self.answer = answer
+        super().__init__(path, _Handler)
+
+
+@contextlib.contextmanager
+def answering(socket_path: str, answer: Answer) -> Iterator[None]:
+    """Inside, requests are answered on threads of their own. Raises ``UsageError`` for a path too long for a socket."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(socket_path)  # of a sidecar that was killed: the lock says it is gone
+    try:
+        server = _Server(socket_path, answer)
+    except OSError as error:
+        raise UsageError(f"no socket at {socket_path}: {error}", hint="SIDECAR_SOCKET names another place") from error
+    os.chmod(socket_path, 0o600)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 3600}, daemon=True, name="answers")
+    thread.start()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(socket_path)
+
+
+def ask(socket_path: str, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any] | None:
+    """The running sidecar's answer; None where none runs or it does not answer in time."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(timeout_s)
+            connection.connect(socket_path)
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            with connection.makefile("rb") as lines:
+                reply = json.loads(lines.readline(_LINE_MAX_BYTES))
+    except (OSError, ValueError):
+        return None
+    return reply if isinstance(reply, dict) else None

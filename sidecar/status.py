@@ -1,0 +1,135 @@
+"""What the sidecar says about itself: the document of DESIGN, "Status", for the socket, people and the hub."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sidecar.entry import shown
+from sidecar.fsops import FileSystem, read_file
+
+SCHEMA = 1
+SKIPPED_SHOWN = 1000
+_REPORT_MAX_BYTES = 65536
+
+
+@dataclass(frozen=True)
+class Status:
+    """A moment of one sidecar. Replaced as a whole, so that any thread can read it at any time."""
+
+    state: str = "starting"
+    server: str = ""
+    detail: str = ""
+    """What is going on, in plain words; empty when there is nothing to tell."""
+    protected_files: int = 0
+    protected_bytes: int = 0
+    pending_files: int = 0
+    pending_bytes: int = 0
+    pending_since: float | None = None
+    """When the longest waiting file changed, on the monotonic clock in seconds."""
+    restored_files: int = 0
+    skipped: Mapping[bytes, str] = field(default_factory=dict)
+    skipped_count: int = 0
+    failed: Mapping[bytes, str] = field(default_factory=dict)
+    last_saved_at: str | None = None
+    persist_state: str = "ok"
+    free_bytes: int | None = None
+    watches: int = 0
+    overflows: int = 0
+    limit_reached: bool = False
+    scan_interval_s: float = 0.0
+    left_behind: Any = None
+    brake: Any = None
+
+    def document(self, now_s: float, gpu: object = None) -> dict[str, Any]:
+        """The status as plain data, with ``now_s`` on the monotonic clock."""
+        oldest_s = None if self.pending_since is None else round(max(0.0, now_s - self.pending_since), 3)
+        return {
+            "schema": SCHEMA,
+            "state": self.state,
+            "server": self.server,
+            "detail": self.detail,
+            "protected": {"files": self.protected_files, "bytes": self.protected_bytes},
+            "pending": {"files": self.pending_files, "bytes": self.pending_bytes, "oldest_s": oldest_s},
+            "restored": {"files": self.restored_files},
+            "skipped": [{**path_fields(path), "reason": reason} for path, reason in self.skipped.items()],
+            "skipped_count": self.skipped_count,
+            "failed": [{**path_fields(path), "reason": reason} for path, reason in self.failed.items()],
+            "last_saved_at": self.last_saved_at,
+            "persist": {"state": self.persist_state, "free_bytes": self.free_bytes},
+            "watch": {
+                "watches": self.watches,
+                "overflows": self.overflows,
+                "limit_reached": self.limit_reached,
+                "scan_interval_s": self.scan_interval_s,
+            },
+            "left_behind": self.left_behind,
+            "brake": self.brake,
+            "shared": [],
+            "gpu": gpu,
+        }
+
+
+def stopped(server: str) -> dict[str, Any]:
+    """The status where no sidecar runs."""
+    return replace(Status(server=server), state="stopped").document(0.0)
+
+
+def path_fields(path: bytes) -> dict[str, str]:
+    """``path`` for JSON: readable always, exact in ``path_b64`` where UTF-8 cannot say it."""
+    fields = {"path": shown(path)}
+    try:
+        path.decode("utf-8")
+    except UnicodeDecodeError:
+        fields["path_b64"] = base64.b64encode(path).decode("ascii")
+    return fields
+
+
+def read_report(fs: FileSystem, path: str) -> object:
+    """The GPU report at ``path``, or None. It is the user's file: no link is followed, and its size is bounded."""
+    if not path:
+        return None
+    try:
+        at = fs.open(os.fsencode(os.path.dirname(path)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        report = json.loads(read_file(fs, at, os.fsencode(os.path.basename(path)), _REPORT_MAX_BYTES))
+    except (OSError, ValueError):
+        return None
+    finally:
+        fs.close(at)
+    return report if isinstance(report, dict) else None
+
+
+def summary(document: Mapping[str, Any]) -> str:
+    """The status for people, a few lines."""
+    protected, pending, persist = document["protected"], document["pending"], document["persist"]
+    lines = [f"state      {document['state']}" + (f": {document['detail']}" if document["detail"] else "")]
+    if document["state"] != "stopped":
+        lines.append(f"protected  {protected['files']} files, {size_text(protected['bytes'])}")
+        waiting = f"pending    {pending['files']} files, {size_text(pending['bytes'])}"
+        lines.append(waiting + (f", the oldest for {pending['oldest_s']:.1f} s" if pending["oldest_s"] else ""))
+        lines.append(f"saved      {document['last_saved_at'] or 'nothing yet'}")
+        free = "" if persist["free_bytes"] is None else f", {size_text(persist['free_bytes'])} free"
+        lines.append(f"Persist    {persist['state']}{free}")
+        lines.append(f"left out   {document['skipped_count']}")
+    lines += [f"NOT SAVED  {item['path']}: {item['reason']}" for item in document["failed"][:20]]
+    if document["brake"]:
+        lines.append(f"BRAKE      {document['brake']['reason']}")
+    if document["left_behind"]:
+        lines.append(f"LEFT       the last end could not save {document['left_behind'].get('count')} files")
+    return "\n".join(lines)
+
+
+def size_text(count: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

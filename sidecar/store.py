@@ -1,0 +1,354 @@
+"""Everything that is written to Persist: whole files into the mirror, earlier contents into the versions.
+
+The order makes every kill harmless: content is staged and durable; the old content gets a second name among the
+versions; one rename puts the new content in place; the directory is synced; and only then the journal calls it safe.
+Contents are staged beside the mirror, on the same mount, and not in it: a kill never leaves a stump in the user's
+backup, and what it leaves is swept in one small directory.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import logging
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from sidecar import journal as records
+from sidecar import retention
+from sidecar.clock import Clock
+from sidecar.config import Settings
+from sidecar.copy import Staged, same_content
+from sidecar.entry import Entry, Kind, join, name_of, parent
+from sidecar.fsops import (
+    CREATE_FLAGS,
+    READ_FLAGS,
+    FileSystem,
+    copy_extent,
+    destination,
+    sync_directory,
+    write_file,
+)
+from sidecar.index import Index
+from sidecar.journal import Journal, JournalUnreadable
+from sidecar.outcome import Removed, Saved
+from sidecar.persist import Layout, mirror_of, state_of
+from sidecar.versions import Span, version_name, versions_in
+
+log = logging.getLogger(__name__)
+
+LEFT_BEHIND = b"left-behind.json"
+_THIN_EVERY = 16
+"""New versions of one path between two looks at what the retention rule lets go."""
+
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+
+
+class Store:
+    """One server's place on Persist, opened for writing. For one thread; errors leave as ``DestinationError``."""
+
+    def __init__(self, fs: FileSystem, clock: Clock, settings: Settings) -> None:
+        self._fs = fs
+        self._clock = clock
+        self.layout = Layout(fs, clock, settings)
+        self.layout.prepare()
+        server = self.layout.server
+        self._mirror = mirror_of(server)
+        self._versions = state_of(server) + b"/versions"
+        self._state = state_of(server)
+        self.staging_fd = os.dup(self.layout.root.directory(self._state + b"/staging"))
+        self.state_fd = os.dup(self.layout.root.directory(self._state))
+        self._journal = Journal(fs, self.state_fd)
+        self._new_versions: Counter[bytes] = Counter()
+        self._names = itertools.count()
+        self._sweep_staging()
+        self.session, self.index = self._replay()
+
+    def _sweep_staging(self) -> None:
+        for name in self._fs.names(self.staging_fd):
+            self._fs.unlink(name, at=self.staging_fd)
+
+    def _replay(self) -> tuple[bytes, Index]:
+        try:
+            state = self._journal.open()
+        except JournalUnreadable as error:
+            self._journal.close()
+            index = read_mirror(self._fs, self.layout)
+            if index.files:
+                log.warning(
+                    "the journal cannot be used (%s): rebuilt from the %d files of the mirror", error, index.files
+                )
+            self._journal.rewrite(index, b"")
+            return b"", index
+        if state.unfinished:
+            self._finish_removals(state.unfinished)
+        return state.session, state.index
+
+    def _finish_removals(self, unfinished: dict[bytes, Entry]) -> None:
+        now_ns = self._clock.now_ns()
+        changed: set[bytes] = set()
+        for path in sorted(unfinished, reverse=True):  # children before their directory
+            self._take_out(path, unfinished[path], now_ns, changed)
+        self._sync(changed)
+        self._journal.append(records.removed_record(path) for path in unfinished)
+
+    def begin_session(self, session: bytes) -> bool:
+        """The records from here on are of the home ``session``; whether that home is the one of the records before."""
+        if session and session == self.session:
+            return True
+        with destination():
+            self._journal.append([records.session_record(session)])
+        self.session = session
+        self.index.release_all()
+        return False
+
+    def staging_name(self) -> bytes:
+        """A name in the staging directory that nothing else has."""
+        return b"%d" % next(self._names)
+
+    def holds_content(self, path: bytes, source_fd: int) -> bool:
+        """Whether the mirror's ``path`` is byte for byte what ``source_fd`` reads from its beginning.
+
+        Asked where the journal was lost or the home is new: the same work need not be written, and kept, twice.
+        """
+        try:
+            directory = self.layout.root.directory(self._in_mirror(parent(path)))
+            fd = self._fs.open(name_of(path), READ_FLAGS, at=directory)
+        except OSError:
+            return False
+        try:
+            return same_content(self._fs, source_fd, fd)
+        finally:
+            self._fs.close(fd)
+
+    def discard(self, staged: Staged) -> None:
+        """A staged content that will not be committed is gone, or is swept at the next start."""
+        with suppress(OSError):
+            self._fs.unlink(staged.name, at=self.staging_fd)
+
+    def commit(self, staged: Sequence[Staged]) -> list[Saved]:
+        """Every staged content stands in the mirror, durably, and the journal says so."""
+        if not staged:
+            return []
+        with destination():
+            changed: set[bytes] = set()
+            for item in staged:
+                self._make_mirror_directory(parent(item.path), changed)
+                self._keep(item.path, item.entry.since_ns, changed)
+            self._sync(changed)
+            changed.clear()
+            for item in staged:
+                above = parent(item.path)
+                target = self.layout.root.directory(self._in_mirror(above))
+                self._fs.rename(item.name, name_of(item.path), source_at=self.staging_fd, target_at=target)
+                changed.add(self._in_mirror(above))
+            self._sync(changed)
+            self.record((item.path, item.entry) for item in staged)
+            self._thin()
+        return [Saved(item.path, item.entry) for item in staged]
+
+    def make_directories(self, directories: Sequence[tuple[bytes, Entry]]) -> list[Saved]:
+        """Every directory, outermost first, stands in the mirror, durably, and the journal says so."""
+        with destination():
+            changed: set[bytes] = set()
+            for path, _ in directories:
+                self._make_mirror_directory(path, changed)
+            self._sync(changed)
+            self.record(directories)
+        return [Saved(path, entry) for path, entry in directories]
+
+    def record(self, entries: Iterable[tuple[bytes, Entry]]) -> None:
+        """The journal says durably that the mirror holds ``entries``, as this home has them."""
+        batch = list(entries)
+        with destination():
+            self._journal.append(records.safe_record(path, entry) for path, entry in batch)
+        for path, entry in batch:
+            self.index.put(path, entry, held=True)
+        self._compact()
+
+    def remove(self, paths: Sequence[bytes]) -> list[Removed]:
+        """Every path, children before their directory, has left the mirror; its last content is a version."""
+        now_ns = self._clock.now_ns()
+        known = [(path, entry) for path in paths if (entry := self.index.get(path)) is not None]
+        with destination():
+            self._journal.append(records.removing_record(path, entry) for path, entry in known)
+            changed: set[bytes] = set()
+            for path, entry in known:
+                self._take_out(path, entry, now_ns, changed)
+            self._sync(changed)
+            self._journal.append(records.removed_record(path) for path, _ in known)
+        for path, _ in known:
+            self.index.remove(path)
+        self._compact()
+        return [Removed(path) for path, _ in known]
+
+    def _take_out(self, path: bytes, entry: Entry, now_ns: int, changed: set[bytes]) -> None:
+        try:
+            above = self.layout.root.directory(self._in_mirror(parent(path)))
+            status = self._fs.lstat(name_of(path), at=above)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return  # already out
+            raise
+        if stat.S_ISDIR(status.st_mode):
+            self.layout.root.forget(self._in_mirror(path))
+            try:
+                self._fs.rmdir(name_of(path), at=above)
+            except OSError as error:
+                # Something that is not ours, or not restored yet, is in it: the directory stays for that.
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+        else:
+            self._move_to_versions(path, above, _span(entry.since_ns, now_ns), changed)
+        changed.add(self._in_mirror(parent(path)))
+
+    def _move_to_versions(self, path: bytes, above: int, span: Span, changed: set[bytes]) -> None:
+        directory = join(self._versions, path)
+        changed.update(self.layout.make(directory))
+        target = self.layout.root.directory(directory)
+        self._fs.rename(name_of(path), self._free_name(target, span), source_at=above, target_at=target)
+        changed.add(directory)
+
+    def _keep(self, path: bytes, until_ns: int, changed: set[bytes]) -> None:
+        """What stands in the mirror at ``path`` has a second name among the versions, and may be replaced."""
+        above = self.layout.root.directory(self._in_mirror(parent(path)))
+        try:
+            status = self._fs.lstat(name_of(path), at=above)
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(status.st_mode):
+            # Everything the index knows in it was removed before; the rest is not ours.
+            self.layout.move_aside(self._in_mirror(path))
+            return
+        known = self.index.get(path)
+        span = _span(known.since_ns if known else status.st_mtime_ns, until_ns)
+        directory = join(self._versions, path)
+        changed.update(self.layout.make(directory))
+        target = self.layout.root.directory(directory)
+        name = self._free_name(target, span)
+        try:
+            self._fs.link(name_of(path), name, source_at=above, target_at=target)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            self._copy_to_versions(path, above, name, target)
+        changed.add(directory)
+        self._new_versions[path] += 1
+
+    def _copy_to_versions(self, path: bytes, above: int, name: bytes, target_at: int) -> None:
+        """As a hard link, where the file system has none: by a copy, whole before it has its name."""
+        status = self._fs.lstat(name_of(path), at=above)
+        temporary = self.staging_name()
+        if stat.S_ISLNK(status.st_mode):
+            self._fs.symlink(self._fs.readlink(name_of(path), at=above), temporary, at=self.staging_fd)
+        else:
+            source = self._fs.open(name_of(path), READ_FLAGS, at=above)
+            copy = self._fs.open(temporary, CREATE_FLAGS, at=self.staging_fd)
+            try:
+                offset = 0
+                while count := copy_extent(self._fs, source, copy, offset, 1 << 24):
+                    offset += count
+                self._fs.set_times(copy, status.st_mtime_ns)
+                self._fs.fchmod(copy, stat.S_IMODE(status.st_mode))
+                self._fs.fsync(copy)
+            finally:
+                self._fs.close(source)
+                self._fs.close(copy)
+        self._fs.rename(temporary, name, source_at=self.staging_fd, target_at=target_at)
+
+    def _free_name(self, directory_fd: int, span: Span) -> bytes:
+        for attempt in itertools.count():
+            name = version_name(span, attempt)
+            try:
+                self._fs.lstat(name, at=directory_fd)
+            except FileNotFoundError:
+                return name
+        raise AssertionError("unreachable: the count has no end")
+
+    def _thin(self) -> None:
+        for path in [path for path, count in self._new_versions.items() if count >= _THIN_EVERY]:
+            del self._new_versions[path]
+            directory = self.layout.root.directory(join(self._versions, path))
+            found = versions_in(self._fs, directory, path)
+            for position in retention.expired([version.span for version in found], self._clock.now_ns()):
+                self._fs.unlink(found[position].name, at=directory)
+
+    def _in_mirror(self, path: bytes) -> bytes:
+        return join(self._mirror, path) if path else self._mirror
+
+    def _make_mirror_directory(self, path: bytes, changed: set[bytes]) -> None:
+        changed.update(self.layout.make(self._in_mirror(path)))
+
+    def _sync(self, directories: Iterable[bytes]) -> None:
+        for path in sorted(directories):
+            try:
+                fd = self.layout.root.directory(path)
+            except FileNotFoundError:
+                continue  # emptied and removed in the same batch
+            sync_directory(self._fs, fd)
+
+    def _compact(self) -> None:
+        live = len(self.index)
+        if self._journal.is_bloated(live):
+            with destination():
+                self._journal.rewrite(self.index, self.session)
+
+    def write_left_behind(self, document: dict[str, object]) -> None:
+        """What the end could not save is listed durably, for the next start."""
+        with destination():
+            write_file(self._fs, self.state_fd, LEFT_BEHIND, json.dumps(document, indent=1).encode() + b"\n")
+
+    def clear_left_behind(self) -> None:
+        """Nothing is left behind."""
+        with destination():
+            try:
+                self._fs.unlink(LEFT_BEHIND, at=self.state_fd)
+            except FileNotFoundError:
+                return
+            sync_directory(self._fs, self.state_fd)
+
+    def free_bytes(self) -> int:
+        with destination():
+            return self._fs.free_bytes(self.state_fd)
+
+    def end_batch(self) -> None:
+        """Descriptors that only the last batch needed are closed."""
+        self.layout.root.forget()
+
+    def close(self) -> None:
+        self._journal.close()
+        self._fs.close(self.staging_fd)
+        self._fs.close(self.state_fd)
+        self.layout.close()
+
+
+def _span(from_ns: int, until_ns: int) -> Span:
+    """From one to the other, at least a microsecond long: clocks can be set back."""
+    return Span(from_ns, max(until_ns, from_ns + 1000))
+
+
+def read_mirror(fs: FileSystem, layout: Layout) -> Index:
+    """What the mirror holds, read from the mirror itself: what a lost journal is rebuilt from."""
+    index = Index()
+    waiting = [b""]
+    mirror = mirror_of(layout.server)
+    while waiting:
+        directory = waiting.pop()
+        try:
+            fd = layout.root.directory(join(mirror, directory) if directory else mirror)
+        except FileNotFoundError:
+            continue
+        for name, status in fs.entries(fd):
+            seen = Entry.of(status)
+            if seen is None:
+                continue
+            path = join(directory, name)
+            index.put(path, seen._replace(ctime_ns=0, ino=0, since_ns=seen.mtime_ns), held=False)
+            if seen.kind is Kind.DIRECTORY:
+                waiting.append(path)
+        layout.root.forget()
+    return index

@@ -1,0 +1,213 @@
+"""What the kernel says about changes in the home: one watch for each directory that matters, and nothing else.
+
+Built on watchdog's inotify layer with watches and a mask of our own. Its recursive observer loses events at an
+overflow without telling, walks into caches and other tiers, and starts silently half blind at the watch limit.
+Events only make the sidecar fast; whatever they miss, the scan finds.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from watchdog.observers.inotify_c import (
+    CallbackId,
+    InotifyConstants,
+    InotifyEvent,
+    InotifyFD,
+    Mask,
+    WatchDescriptor,
+)
+
+from sidecar.entry import join
+
+log = logging.getLogger(__name__)
+
+# Not OPEN, ACCESS or CLOSE_NOWRITE: reading changes nothing, and they are most of the events of a busy home.
+_MASK = Mask(
+    InotifyConstants.IN_MODIFY
+    | InotifyConstants.IN_ATTRIB
+    | InotifyConstants.IN_CLOSE_WRITE
+    | InotifyConstants.IN_MOVED_FROM
+    | InotifyConstants.IN_MOVED_TO
+    | InotifyConstants.IN_CREATE
+    | InotifyConstants.IN_DELETE
+    | InotifyConstants.IN_ONLYDIR
+    | InotifyConstants.IN_EXCL_UNLINK
+)
+_APPEARED = InotifyConstants.IN_CREATE | InotifyConstants.IN_MOVED_TO
+_LIMITS = {errno.ENOSPC, errno.EMFILE}
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """``path`` changed; ``appeared`` says that it is a directory that was made, or moved here."""
+
+    path: bytes
+    appeared: bool
+
+
+class Watch:
+    """The watches of one home. ``on_changed`` and ``on_overflow`` are called on a thread of its own."""
+
+    def __init__(self, on_changed: Callable[[Changed], None], on_overflow: Callable[[], None]) -> None:
+        self._on_changed = on_changed
+        self._on_overflow = on_overflow
+        self._lock = threading.Lock()
+        self._ids = itertools.count()
+        self._path_of: dict[WatchDescriptor, bytes] = {}
+        self._watch_of: dict[bytes, tuple[WatchDescriptor, CallbackId]] = {}
+        self.overflows = 0
+        self.limit_reached = False
+        self._inotify = self._open()
+        self._barrier = _Barrier.of(self._inotify)
+
+    def _open(self) -> InotifyFD | None:
+        try:
+            inotify = InotifyFD()
+        except OSError as error:
+            if error.errno not in _LIMITS:
+                raise
+            self._reach_limit(error)
+            return None
+        inotify.start()
+        return inotify
+
+    def _reach_limit(self, error: OSError) -> None:
+        if not self.limit_reached:
+            log.warning("%s: what is not watched is found by the scan", error.strerror)
+        self.limit_reached = True
+
+    @property
+    def watches(self) -> int:
+        """How many directories are watched."""
+        return len(self._path_of)
+
+    def add(self, path: bytes, directory_fd: int) -> bool:
+        """Whether ``path``, open as ``directory_fd``, is watched from now on. Add first, then read the directory.
+
+        False at the kernel's limit and where we may not look; then only the scan sees the directory.
+        """
+        if self._inotify is None:
+            return False
+        with self._lock:
+            id_ = CallbackId(next(self._ids))
+            try:
+                # By descriptor: no link planted meanwhile can divert it, and no path is too long.
+                descriptor = self._inotify.add_callback(b"/proc/self/fd/%d" % directory_fd, _MASK, self, id_)
+            except OSError as error:
+                if error.errno not in _LIMITS:
+                    raise
+                self._reach_limit(error)
+                return False
+            if descriptor < 0:  # EACCES, which watchdog does not raise
+                return False
+            known_as = self._path_of.get(descriptor)
+            if known_as == path:
+                self._inotify.remove_callbacks([(descriptor, id_)])
+                return True
+            if known_as is not None:  # the same directory under its old name
+                self._inotify.remove_callbacks([self._watch_of.pop(known_as)])
+            self._path_of[descriptor] = path
+            self._watch_of[path] = (descriptor, id_)
+            return True
+
+    def remove(self, path: bytes) -> None:
+        """Neither ``path`` nor anything below it is watched any more."""
+        inside = path + b"/"
+        with self._lock:
+            gone = [known for known in self._watch_of if known == path or known.startswith(inside)]
+            watches = [self._watch_of.pop(known) for known in gone]
+            for descriptor, _ in watches:
+                self._path_of.pop(descriptor, None)
+            if self._inotify is not None and watches:
+                self._inotify.remove_callbacks(watches)
+
+    def on_event(self, event: InotifyEvent) -> None:
+        """Called by watchdog for each event."""
+        with self._lock:
+            directory = self._path_of.get(event.wd)
+        if directory is None or not event.name:
+            return
+        directory_event = bool(event.mask & InotifyConstants.IN_ISDIR)
+        self._on_changed(Changed(join(directory, event.name), directory_event and bool(event.mask & _APPEARED)))
+
+    def on_watch_deleted(self, wd: WatchDescriptor) -> None:
+        """Called by watchdog when the watched directory is gone."""
+        with self._lock:
+            path = self._path_of.pop(wd, None)
+            if path is not None:
+                self._watch_of.pop(path, None)
+
+    def on_queue_overflow(self) -> None:
+        """Called by watchdog when the kernel dropped events."""
+        self.overflows += 1
+        self._on_overflow()
+
+    def catch_up(self, timeout_s: float) -> bool:
+        """Whether every event of a change made before this call has been delivered."""
+        return self._barrier is not None and self._barrier.passed(timeout_s)
+
+    def close(self) -> None:
+        """The thread ends; no call comes after this."""
+        if self._inotify is not None:
+            self._inotify.stop()
+            self._inotify.join(timeout=1.0)
+        if self._barrier is not None:
+            self._barrier.close()
+
+
+class _Barrier:
+    """An event of our own, in a directory of our own: the queue is first in, first out."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._names = itertools.count()
+        self._seen: dict[bytes, threading.Event] = {}
+
+    @classmethod
+    def of(cls, inotify: InotifyFD | None) -> _Barrier | None:
+        if inotify is None:
+            return None
+        try:
+            barrier = cls(tempfile.mkdtemp(prefix="jupyterhub-sidecar-"))
+            directory = os.fsencode(barrier._directory)
+            inotify.add_callback(directory, InotifyConstants.IN_CREATE, barrier, CallbackId(0))
+        except OSError as error:
+            log.warning("no barrier for events (%s): the end relies on the events already delivered", error)
+            return None
+        return barrier
+
+    def passed(self, timeout_s: float) -> bool:
+        name = b"%d" % next(self._names)
+        seen = self._seen[name] = threading.Event()
+        path = os.path.join(os.fsencode(self._directory), name)
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            os.unlink(path)
+            return seen.wait(timeout_s)
+        except OSError:
+            return False
+        finally:
+            del self._seen[name]
+
+    def on_event(self, event: InotifyEvent) -> None:
+        seen = self._seen.get(event.name)
+        if seen is not None:
+            seen.set()
+
+    def on_watch_deleted(self, wd: WatchDescriptor) -> None:
+        """Nothing to do: the directory goes only in ``close``."""
+
+    def on_queue_overflow(self) -> None:
+        """A lost event of ours only makes the wait time out."""
+
+    def close(self) -> None:
+        shutil.rmtree(self._directory, ignore_errors=True)
