@@ -1,5 +1,8 @@
 """One source becomes one whole, durable file in the staging directory, or a value that says why not.
 
+In two steps, so that a batch shares its syncs: ``stage`` writes and lets the kernel begin to write back, ``harden``
+waits until the disk or the server has it. By then most of a batch is there already.
+
 A copy is whole when nothing touched the source while it was read. The kernel stamps a change with a clock that ticks
 every few milliseconds, so an equal ctime proves that only if it is older than the reading by more than a tick.
 """
@@ -9,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sidecar import select
@@ -47,11 +51,13 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """``path`` lies whole and durable as ``name`` in the staging directory; ``entry`` is what was read."""
+    """``path`` lies whole as ``name`` in the staging directory; ``entry`` is what was read."""
 
     path: bytes
     entry: Entry
     name: bytes
+    fd: int
+    """Open until ``harden``; -1 for a link, which its directory's sync makes durable."""
 
 
 class Cancelled(Exception):
@@ -92,6 +98,31 @@ class Copier:
             self._discard(name)
         return ChangedWhileReading(source.path)
 
+    def harden(self, staged: Staged) -> Staged | Failed:
+        """The staged content is durable, and its descriptor closed; or it is gone. Raises ``DestinationError``."""
+        if staged.fd < 0:
+            return staged
+        try:
+            with destination():
+                try:
+                    self.fs.fsync(staged.fd)
+                finally:
+                    # NFS reports a full quota at close: a copy whose close failed is no copy.
+                    self.fs.close(staged.fd)
+        except DestinationError as error:
+            self._discard(staged.name)
+            failure = self._failure(staged.path, error)
+            assert isinstance(failure, Failed)
+            return failure
+        return staged
+
+    def abandon(self, staged: Staged) -> None:
+        """The staged content will not be used: nothing of it stays."""
+        if staged.fd >= 0:
+            with suppress(OSError):
+                self.fs.close(staged.fd)
+        self._discard(staged.name)
+
     def _failure(self, path: bytes, error: OSError) -> Vanished | Failed:
         if isinstance(error, DestinationError):
             if error.errno in _FULL:
@@ -130,7 +161,7 @@ class Copier:
         with destination():
             self.fs.symlink(target, name, at=self.staging_fd)
             self.fs.set_link_times(name, entry.mtime_ns, at=self.staging_fd)
-        return Staged(source.path, entry, name)
+        return Staged(source.path, entry, name, -1)
 
     def _stage_file(self, source: Source, name: bytes) -> Staged | Skipped | None:
         fd = self.fs.open(name_of(source.path), READ_FLAGS, at=source.directory_fd)
@@ -141,33 +172,31 @@ class Copier:
                 reason = "a core dump"
             if reason is not None:
                 return Skipped(source.path, reason)
-            entry = self._copy(fd, before, name)
+            return self._copy(source.path, fd, before, name)
         finally:
             self.fs.close(fd)
-        return None if entry is None else Staged(source.path, entry, name)
 
-    def _copy(self, fd: int, before: os.stat_result, name: bytes) -> Entry | None:
+    def _copy(self, path: bytes, fd: int, before: os.stat_result, name: bytes) -> Staged | None:
         started_ns = self.clock.now_ns()
         with destination():
             target = self.fs.open(name, CREATE_FLAGS, at=self.staging_fd)
+        staged = None
         try:
             copied = self._copy_content(fd, target, before)
             after = self.fs.fstat(fd)
-            if copied != before.st_size or not untouched(before, after, started_ns, self.clock.now_ns()):
-                return None
+            whole = copied == before.st_size and untouched(before, after, started_ns, self.clock.now_ns())
             entry = Entry.of(after)
-            if entry is None:
-                return None
-            with destination():
-                self.fs.set_times(target, entry.mtime_ns)
-                # Set last: until the content is whole nobody but the owner can look at it.
-                self.fs.fchmod(target, entry.mode & 0o777)
-                self.fs.fsync(target)
+            if whole and entry is not None:
+                with destination():
+                    self.fs.set_times(target, entry.mtime_ns)
+                    # Set last: until the content is whole nobody but the owner can look at it.
+                    self.fs.fchmod(target, entry.mode & 0o777)
+                    self.fs.begin_write_back(target)
+                staged = Staged(path, entry, name, target)
         finally:
-            # NFS reports a full quota at close: a copy whose close failed is no copy.
-            with destination():
+            if staged is None:
                 self.fs.close(target)
-        return entry
+        return staged
 
     def _copy_content(self, source: int, target: int, status: os.stat_result) -> int:
         if status.st_blocks * 512 >= status.st_size:

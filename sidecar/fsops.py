@@ -42,6 +42,10 @@ class FileSystem:
     def fsync(self, fd: int) -> None:
         os.fsync(fd)
 
+    def begin_write_back(self, fd: int) -> None:
+        """The kernel starts to write ``fd`` out, and keeps no cache of a copy that nobody will read soon."""
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def fstat(self, fd: int) -> os.stat_result:
         return os.fstat(fd)
 

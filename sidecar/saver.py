@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 
 from sidecar.brake import Brake
 from sidecar.clock import Clock
@@ -34,6 +34,9 @@ _BATCH_BYTES = 64 << 20
 
 Job = tuple[bool, int, int, bytes]
 """Backlog, class, bytes, path: fresh changes before the backlog of a scan, then by what matters, then the small."""
+
+
+_Copied = Staged | Vanished | ChangedWhileReading | Skipped | Failed
 
 
 class Saver:
@@ -222,21 +225,25 @@ class Saver:
         outcomes += self._store.commit([result for result in results if isinstance(result, Staged)])
         return outcomes
 
-    def _stage(
-        self, copies: Sequence[tuple[Source, bytes]]
-    ) -> list[Staged | Vanished | ChangedWhileReading | Skipped | Failed]:
-        futures = [self._pool.submit(self._copier.stage, source, name) for source, name in copies]
-        wait(futures)
-        errors = [error for future in futures if (error := future.exception()) is not None]
+    def _stage(self, copies: Sequence[tuple[Source, bytes]]) -> list[_Copied]:
+        """Every source is staged and durable, or accounted for; after an error nothing stays staged."""
+        written = [self._pool.submit(self._copier.stage, source, name) for source, name in copies]
+        wait(written)
+        results = [future.result() for future in written if future.exception() is None]
+        staged = [result for result in results if isinstance(result, Staged)]
+        if len(results) < len(written):
+            for each in staged:
+                self._copier.abandon(each)
+            raise next(error for future in written if (error := future.exception()) is not None)
+        hardened = [self._pool.submit(self._copier.harden, each) for each in staged]
+        wait(hardened)
+        errors = [error for future in hardened if (error := future.exception()) is not None]
         if errors:
-            self._discard(futures)
+            for each in staged:
+                self._store.discard(each)
             raise errors[0]
-        return [future.result() for future in futures]
-
-    def _discard(self, futures: Iterable[Future[Staged | Vanished | ChangedWhileReading | Skipped | Failed]]) -> None:
-        for future in futures:
-            if future.exception() is None and isinstance(staged := future.result(), Staged):
-                self._store.discard(staged)
+        others: list[_Copied] = [result for result in results if not isinstance(result, Staged)]
+        return others + [future.result() for future in hardened]
 
     def _is_in_mirror(self, path: bytes, entry: Entry, directory_fd: int) -> bool:
         """Whether the mirror has this very content already: asked only where the journal cannot know."""
