@@ -1,0 +1,51 @@
+"""Who logs in on one machine: a few demo users in the groups of the shipped policy, with one password for all."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from typing import Any
+
+from jupyterhub.auth import Authenticator  # type: ignore[import-untyped]  # jupyterhub has no type information
+from traitlets import Unicode
+
+from hub.gate import gate_routes
+from hub.groups import is_admin, may_log_in
+from hub.policy_file import SHIPPED, load_policy
+
+DEMO_USERS: Mapping[str, tuple[str, ...]] = {
+    "researcher": (),
+    "hpc": ("cpsHPCAccess",),
+    "admin": ("jupyter_admin",),
+}
+
+
+class DemoAuthenticator(Authenticator):  # type: ignore[misc]
+    """Knows ``DEMO_USERS`` and nobody else. Their groups are the table's, at every login and at every refresh."""
+
+    password = Unicode(config=True, help="The password of all demo users.")
+    policy_file = Unicode(SHIPPED, config=True, help="The policy file; the shipped one by default.")
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.manage_groups = True
+        self.allowed_users = set(DEMO_USERS)
+
+    def get_handlers(self, app: Any) -> list[tuple[Any, ...]]:
+        return [*gate_routes(load_policy(self.policy_file)), *super().get_handlers(app)]
+
+    async def authenticate(self, handler: Any, data: Mapping[str, str]) -> dict[str, Any] | None:  # noqa: ARG002
+        """The user with their groups, or ``None`` for a wrong name or password."""
+        given, wanted = data.get("password", "").encode(), self.password.encode()
+        right = hmac.compare_digest(given, wanted) and bool(wanted)
+        return self._member(data.get("username", "")) if right else None
+
+    async def refresh_user(self, user: Any, handler: Any = None, **_: Any) -> dict[str, Any] | bool:  # noqa: ARG002
+        return self._member(user.name) or False
+
+    def _member(self, name: str) -> dict[str, Any] | None:
+        policy = load_policy(self.policy_file)
+        groups = DEMO_USERS.get(name)
+        if groups is None or not may_log_in(groups, policy):
+            return None
+        return {"name": name, "groups": list(groups), "admin": is_admin(groups, policy)}

@@ -1,0 +1,202 @@
+"""The `jupyterhub-sidecar` command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from hub import up as launcher
+from hub.policy import Policy, json_schema
+from hub.policy_file import SHIPPED, PolicyError, load_policy
+from hub.profiles import offered_profiles
+from hub.quantity import QuantityError, Size
+from hub.resolve import Refused, resolve
+from hub.text import visible
+
+EXIT_USAGE = 2
+EXIT_REFUSED = 3
+
+_policy_option = click.option(
+    "--policy",
+    "policy_file",
+    envvar="HUB_POLICY",
+    default=SHIPPED,
+    show_default="the shipped one",
+    type=click.Path(),
+    help="The policy file; also HUB_POLICY.",
+)
+_group_option = click.option("--group", "groups", multiple=True, metavar="G", help="A group of the user; repeatable.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="jupyterhub-sidecar")
+def main() -> None:
+    """A JupyterHub whose notebooks keep their work and whose GPUs are proven to work.
+
+    \b
+    Exit codes:
+      0  done
+      1  the hub could not be started
+      2  usage, a broken policy file, or text that is not JSON
+      3  refused (decide)
+    """
+
+
+@main.command()
+@click.option("--port", envvar="PORT", default=8000, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--data", envvar="DATA", default=".data", show_default=True, type=click.Path(), help="Everything is here."
+)
+@click.option(
+    "--notebook",
+    "notebook_environment",
+    default=launcher.NOTEBOOK_ENVIRONMENT,
+    type=click.Path(),
+    help="A virtual environment with JupyterLab and jupyterhub.  [default: .venv-notebook in the checkout]",
+)
+@_policy_option
+def up(port: int, data: str, notebook_environment: str, policy_file: str) -> None:
+    """Start a hub on 127.0.0.1, with demo users, in the foreground.
+
+    The users' password is printed, or taken from HUB_PASSWORD.
+
+    \b
+    Exit codes:
+      0  stopped by Ctrl-C
+      1  it could not be started: a port in use, a directory that cannot be written, something not installed
+      2  usage, or a broken policy file
+    """
+    if not data:
+        raise click.BadParameter("is empty", param_hint="--data (or DATA)")
+    try:
+        launcher.run_hub(
+            port=port, data=data, policy_file=policy_file, notebook_environment=notebook_environment, say=click.echo
+        )
+    except launcher.CannotStart as error:
+        for problem in error.problems:
+            click.echo(f"cannot start: {problem}", err=True)
+        sys.exit(error.exit_code)
+
+
+@main.group()
+def policy() -> None:
+    """Validate a policy file, or print its schema."""
+
+
+@policy.command("check")
+@click.argument("file", type=click.Path())
+def check_policy(file: str) -> None:
+    """Validate FILE, and name every error with its line and key.
+
+    \b
+    Exit codes:
+      0  valid
+      2  not valid, or not readable
+    """
+    found = _load(file)
+    click.echo(f"{file}: valid: {len(found.groups)} groups, {len(found.profiles)} profiles")
+
+
+@policy.command("schema")
+def print_schema() -> None:
+    """Print the JSON Schema of the policy file."""
+    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+@main.command()
+@_group_option
+@click.option("--json", "as_json", is_flag=True, help="A document instead of a table.")
+@_policy_option
+def profiles(groups: tuple[str, ...], as_json: bool, policy_file: str) -> None:
+    """Show what a member of these groups is offered; without --group, what everybody is.
+
+    \b
+    Exit codes:
+      0  shown
+      2  usage, or a broken policy file
+    """
+    document = offered_profiles(groups, _load(policy_file))
+    if as_json:
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        return
+    for line in _table(document["profiles"]):
+        click.echo(line)
+
+
+@main.command()
+@click.option("--user", required=True, metavar="U")
+@_group_option
+@click.option("--options", "options_text", default="{}", metavar="JSON", help="The options body.  [default: {}]")
+@click.option(
+    "--running", "running_text", default="{}", metavar="JSON", help='The user\'s servers: {"name": {"cpus": 8, …}}.'
+)
+@_policy_option
+def decide(user: str, groups: tuple[str, ...], options_text: str, running_text: str, policy_file: str) -> None:
+    """Decide about a server, and print the decision as JSON.
+
+    \b
+    Exit codes:
+      0  granted: {"profile", "image", "cpus", "memory", "gpus"}
+      3  refused: {"reason"}
+      2  usage, a broken policy file, or text that is not JSON
+    """
+    loaded = _load(policy_file)
+    options = _parse("--options", options_text)
+    running = _running(_parse("--running", running_text))
+    answer = resolve(user, groups, options=options, running=running, policy=loaded)
+    if isinstance(answer, Refused):
+        click.echo(json.dumps({"reason": answer.reason}, ensure_ascii=False))
+        sys.exit(EXIT_REFUSED)
+    click.echo(json.dumps(answer.decision.to_json(), ensure_ascii=False))
+
+
+def _load(path: str) -> Policy:
+    try:
+        return load_policy(path)
+    except PolicyError as error:
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+
+
+def _parse(option: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        click.echo(f"{option} is not JSON: {visible(str(error))}", err=True)
+        sys.exit(EXIT_USAGE)
+
+
+def _running(document: Any) -> dict[str, Size]:
+    if not isinstance(document, dict):
+        click.echo('--running must be an object: {"name": {"cpus": 8, "memory": "32G", "gpus": 1}}', err=True)
+        sys.exit(EXIT_USAGE)
+    running = {}
+    for name, size in document.items():
+        try:
+            running[name] = Size.from_json(size)
+        except QuantityError as error:
+            click.echo(f"--running: {visible(name)}: {error}", err=True)
+            sys.exit(EXIT_USAGE)
+    return running
+
+
+def _table(entries: list[dict[str, Any]]) -> list[str]:
+    """The profiles as lines, then the choices of each and the notes."""
+    rows = [("profile", "cores", "memory", "GPUs", "image")]
+    for entry in entries:
+        sizes = (str(entry["cpus"]), entry["memory"], str(entry["gpus"]))
+        rows.append((entry["slug"] + (" (default)" if entry["default"] else ""), *sizes, entry["image"]))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    for entry in entries:
+        for name, option in entry["profile_options"].items():
+            choices = ", ".join(
+                f"{key} (default)" if choice["default"] else key for key, choice in option["choices"].items()
+            )
+            other = ", or any allowed image" if "unlisted_choice" in option else ""
+            lines.append(f"{entry['slug']}: {name}: {choices}{other}")
+    lines += dict.fromkeys(entry["note"] for entry in entries if entry["note"])
+    return lines

@@ -1,0 +1,179 @@
+"""Refuses a start before JupyterHub has recorded anything of it.
+
+JupyterHub makes the server's record, stores the options and creates tokens before it asks the spawner, and logs a
+traceback for what a form brings. These handlers stand before its own (the routes of an authenticator come first),
+judge, and hand over unchanged what is granted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, TypeVar
+
+from jupyterhub.apihandlers.users import UserServerAPIHandler  # type: ignore[import-untyped]  # has no type information
+from jupyterhub.handlers.pages import SpawnHandler  # type: ignore[import-untyped]
+from jupyterhub.scopes import needs_scope, scope_definitions  # type: ignore[import-untyped]
+from tornado.web import HTTPError, authenticated
+
+from hub.admission import Pending, RefusedRequest, judge
+from hub.policy import Policy
+from hub.profiles import form_options
+from hub.resolve import Granted, Refused, resolve
+
+# JupyterHub 6 split the right to start a server from the right to see it.
+_START = "start:servers" if "start:servers" in scope_definitions else "servers"
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+_with_scope: Callable[[str], Callable[[_Method], _Method]] = needs_scope
+_NOT_OPTIONS = frozenset({"next", "display_name", "_xsrf"})
+
+
+def gate_routes(policy: Policy) -> list[tuple[str, type, dict[str, Any]]]:
+    """The routes that must come before JupyterHub's own."""
+    settings = {"policy": policy, "pending": Pending()}
+    return [
+        (r"/api/users/([^/]+)/server", ServerGate, settings),
+        (r"/api/users/([^/]+)/servers/([^/]*)", ServerGate, settings),
+        (r"/spawn", SpawnGate, settings),
+        (r"/spawn/([^/]+)", SpawnGate, settings),
+        (r"/spawn/([^/]+)/([^/]+)", SpawnGate, settings),
+    ]
+
+
+class ServerGate(UserServerAPIHandler):  # type: ignore[misc]  # jupyterhub's handlers are untyped
+    """The REST API for one server."""
+
+    def initialize(self, policy: Policy, pending: Pending) -> None:
+        super().initialize()
+        self._policy = policy
+        self._pending = pending
+
+    @_with_scope(_START)
+    async def post(self, user_name: str, server_name: str = "") -> None:
+        options, _ = self._options_in_body()
+        user = self.find_user(user_name)
+        granted = admit(user, server_name, options, self._policy, self._pending) if user else nullcontext()
+        with granted:
+            await super().post(user_name, server_name)
+
+    @_with_scope(_START)
+    async def put(self, user_name: str, server_name: str = "") -> None:
+        self._refuse_stored(user_name)
+        await super().put(user_name, server_name)
+
+    @_with_scope(_START)
+    async def patch(self, user_name: str, server_name: str = "") -> None:
+        self._refuse_stored(user_name)
+        await super().patch(user_name, server_name)
+
+    def _refuse_stored(self, user_name: str) -> None:
+        """Options that are only stored are judged without regard to what runs now."""
+        options, given = self._options_in_body()
+        user = self.find_user(user_name)
+        if user is None or not given:
+            return
+        groups = [group.name for group in user.groups]
+        answer = resolve(user.name, groups, options=options, running={}, policy=self._policy)
+        if isinstance(answer, Refused):
+            raise RefusedRequest(answer)
+
+    def _options_in_body(self) -> tuple[object, bool]:
+        """The options as JupyterHub will read them, and whether there are any."""
+        if not self.request.body.strip():
+            return None, False
+        try:
+            body = json.loads(self.request.body)
+        except (ValueError, RecursionError) as error:
+            raise HTTPError(400, "the body is not JSON") from error
+        if not body:
+            return None, False
+        nested = hasattr(self, "get_server_json_body") or self.request.method == "PATCH"
+        if nested and isinstance(body, dict):
+            if "user_options" in body:
+                return body["user_options"], body["user_options"] is not None
+            if "display_name" in body or "name" in body:
+                return None, False
+        return body, True
+
+
+class SpawnGate(SpawnHandler):  # type: ignore[misc]
+    """The spawn page: its form, and options in its address."""
+
+    def initialize(self, policy: Policy, pending: Pending) -> None:
+        super().initialize()
+        self._policy = policy
+        self._pending = pending
+
+    @authenticated
+    async def get(self, user_name: str | None = None, server_name: str = "") -> None:
+        go_on = partial(super().get, user_name, server_name or "")
+        fields = _decoded(self.request.query_arguments)
+        if any(name.startswith("opt-") for name in fields):
+            fields = {name[4:]: values for name, values in fields.items() if name.startswith("opt-")}
+        if fields:
+            await self._judged(user_name or self.current_user.name, server_name or "", fields=fields, go_on=go_on)
+        else:
+            await go_on()
+
+    @authenticated
+    async def post(self, user_name: str | None = None, server_name: str = "", **rest: str) -> None:
+        go_on = partial(super().post, user_name, server_name or "", **rest)
+        fields = _decoded(self.request.body_arguments)
+        fields.update({f"{name}_file": [] for name in self.request.files})
+        await self._judged(user_name or self.current_user.name, server_name or "", fields=fields, go_on=go_on)
+
+    @_with_scope("servers")
+    async def _judged(
+        self,
+        user_name: str,
+        server_name: str = "",
+        *,
+        fields: dict[str, list[str]],
+        go_on: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Goes on if the start is granted; if not, shows the form again with the reason."""
+        user = self.find_user(user_name)
+        try:
+            options = form_options(fields)
+            granted = admit(user, server_name, options, self._policy, self._pending) if user else nullcontext()
+        except RefusedRequest as refusal:
+            self.log.warning("Not starting a server for %s: %s", user_name, refusal.jupyterhub_message)
+            self.set_status(refusal.status_code)
+            form = await user.spawner.get_options_form()
+            message = refusal.jupyterhub_message
+            self.finish(await self._render_form(for_user=user, spawner_options_form=form, message=message))
+            return
+        with granted:
+            await go_on()
+
+
+def admit(user: Any, server: str, options: object, policy: Policy, pending: Pending) -> AbstractContextManager[None]:
+    """What was granted counts from now on, while the context lasts; ``None`` as options means the saved ones.
+
+    Raises ``RefusedRequest``. A server that runs, or is about to, is left to JupyterHub's own answer.
+    """
+    if _active(user, server):
+        return nullcontext()
+    saved = user.orm_spawners.get(server) if options is None else None
+    stored = saved.user_options if saved is not None else None
+    answer = judge(user, server, stored or options, policy, pending=pending)
+    if isinstance(answer, Granted):
+        return pending.start(user, server, answer.decision.size)
+    if stored:
+        answer = Refused(f"{answer.reason} (these are the options of the last start; choose anew)", answer.kind)
+    raise RefusedRequest(answer)
+
+
+def _active(user: Any, server: str) -> bool:
+    """Whether the server runs or is about to: JupyterHub answers that by itself."""
+    return server in user.spawners and bool(dict(user.spawners)[server].active)
+
+
+def _decoded(arguments: dict[str, list[bytes]]) -> dict[str, list[str]]:
+    return {
+        name: [value.decode("utf-8", "replace") for value in values]
+        for name, values in arguments.items()
+        if name not in _NOT_OPTIONS
+    }

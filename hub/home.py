@@ -1,0 +1,116 @@
+"""The fast home of a server on one machine: made, linked to its other tiers, and wiped when all of it is safe."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import stat
+import subprocess
+import time
+
+from hub.plan import Directories
+from hub.processes import until
+
+LINKS = ("Persist", "Shared")
+_WIPING = ".wiping-"
+_WIPE_WAIT_S = 3.0
+
+
+def prepare(directories: Directories) -> list[str]:
+    """Makes the directories of a server, and the links to the other tiers in its home. Raises ``OSError``.
+
+    What stands in a link's place is moved aside, so that it is saved like everything else; one line for each is
+    returned.
+    """
+    os.makedirs(directories.persist, mode=0o700, exist_ok=True)
+    os.makedirs(directories.shared, mode=0o700, exist_ok=True)
+    for directory in (directories.server, directories.home, directories.run):
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+    with os.scandir(directories.server) as entries:
+        leftovers = [entry.path for entry in entries if entry.name.startswith(_WIPING)]
+    if leftovers:
+        _remove(leftovers)
+    told = []
+    for name, target in zip(LINKS, (directories.persist, directories.shared), strict=True):
+        link = os.path.join(directories.home, name)
+        if _links_to(link, target):
+            continue
+        if os.path.lexists(link):
+            aside = f"{name}.moved-aside-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
+            os.rename(link, os.path.join(directories.home, aside))
+            told.append(f"{name} in the home was not ours; it is now {aside}")
+        os.symlink(target, link)
+    return told
+
+
+def _links_to(path: str, target: str) -> bool:
+    try:
+        return os.readlink(path) == target
+    except OSError:
+        return False
+
+
+def obstacle(directories: Directories) -> str:
+    """Why the home must not be wiped although the sidecar says that all is safe; empty if nothing stands against it.
+
+    The sidecar never looks at the names of the other tiers: work put there, in place of the link, is saved by nobody.
+    """
+    for name in (*LINKS, "Save"):
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISLNK(os.lstat(os.path.join(directories.home, name)).st_mode):
+                return f"{name} in the home is no link any more, and what is in it is saved nowhere"
+    return ""
+
+
+async def wipe(directories: Directories) -> None:
+    """The home is gone. Links are removed, never followed. Raises ``OSError``.
+
+    It is renamed first, so that no half of it is ever taken for a home; what is not removed after a few seconds is
+    removed while life goes on, or by the next ``prepare``.
+    """
+    doomed = os.path.join(directories.server, f"{_WIPING}{time.time_ns()}")
+    try:
+        os.rename(directories.home, doomed)
+    except FileNotFoundError:
+        return
+    removal = _remove([doomed])
+    await until(lambda: removal.poll() is not None, _WIPE_WAIT_S)
+
+
+def _remove(paths: list[str]) -> subprocess.Popen[bytes]:
+    """Starts to remove ``paths``, however deep: Python 3.11's ``rmtree`` ends at its recursion limit."""
+    return subprocess.Popen(
+        ["rm", "-rf", "--one-file-system", "--", *paths],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+async def note_kept(directories: Directories, reason: str) -> None:
+    """Writes down, beside the home, why it was kept; ``kept_note`` reads it at the next start."""
+    await asyncio.to_thread(_write, directories.kept, reason + "\n")
+
+
+def _write(path: str, text: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    with open(path, "x", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
+
+
+def kept_note(directories: Directories) -> str:
+    """Why the home was kept at the last end; empty if it was not."""
+    try:
+        with open(directories.kept, encoding="utf-8", errors="replace") as file:
+            return file.read(1000).strip()
+    except OSError:
+        return ""
+
+
+def forget_kept(directories: Directories) -> None:
+    """The note is gone."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(directories.kept)

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from hub.cli import main
+from hub.policy_file import SHIPPED
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments, catch_exceptions=False)
+
+
+def test_a_granted_decision_is_printed_as_json() -> None:
+    result = call("decide", "--user", "ada", "--group", "cpsHPCAccess", "--options", '{"profile": "a100-1"}')
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == {
+        "profile": "a100-1",
+        "image": "quay.io/jupyter/pytorch-notebook:cuda12-2025-11-06",
+        "cpus": 8,
+        "memory": "32G",
+        "gpus": 1,
+    }
+
+
+def test_a_refusal_exits_3_with_a_one_line_reason() -> None:
+    running = '{"x": {"cpus": 16, "memory": "1G", "gpus": 0}}'
+    result = call("decide", "--user", "ada", "--group", "cpsHPCAccess", "--options", "{}", "--running", running)
+    assert result.exit_code == 3
+    reason = json.loads(result.stdout)["reason"]
+    assert reason == "ada would have 18 cores, and 16 are allowed together with 1 other server"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--options", "{"),
+        ("--options", "[" * 100_000),
+        ("--running", "nope"),
+        ("--running", "[]"),
+        ("--running", '{"a": {"cpus": -1}}'),
+        ("--running", '{"a": 1}'),
+        ("--policy", "/nowhere"),
+    ],
+)
+def test_what_cannot_be_read_exits_2_with_one_line(arguments: tuple[str, str]) -> None:
+    result = call("decide", "--user", "ada", *arguments)
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_profiles_are_a_table_or_a_document() -> None:
+    table = call("profiles")
+    assert table.exit_code == 0
+    assert "standard (default)" in table.stdout
+    assert "For GPU access, please contact your administrator." in table.stdout
+    document = json.loads(call("profiles", "--group", "x", "--group", "cpsHPCAccess", "--json").stdout)
+    assert [profile["slug"] for profile in document["profiles"]] == ["cpu-basic", "a100-1", "a100-2", "custom"]
+
+
+def test_policy_check_names_every_error_and_exits_2(tmp_path: Path) -> None:
+    assert call("policy", "check", SHIPPED).exit_code == 0
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("everyone: {profiles: [x]}\nprofiles: {y: {display_name: y}}\nzzz: 1\n")
+    result = call("policy", "check", str(broken))
+    assert result.exit_code == 2
+    lines = result.stderr.splitlines()
+    assert [line.split(": ", 1)[1] for line in lines] == [
+        "line 1: everyone.profiles.0: there is no profile 'x' under profiles",
+        "line 1: everyone.limits: is missing",
+        "line 2: profiles.y: image is missing; cpus is missing; memory is missing; gpus is missing",
+        "line 3: zzz: is not a key of the policy",
+    ]
+
+
+def test_policy_schema_is_json() -> None:
+    assert json.loads(call("policy", "schema").stdout)["title"] == "Policy"
+
+
+@pytest.mark.parametrize("command", ["up", "decide", "profiles", ("policy", "check")])
+def test_every_command_lists_its_exit_codes(command: str | tuple[str, ...]) -> None:
+    words = (command,) if isinstance(command, str) else command
+    assert "Exit codes:" in call(*words, "--help").stdout
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> Path:
+    """What looks like a notebook environment."""
+    program = tmp_path / "notebook" / "bin" / "jupyterhub-singleuser"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    return tmp_path / "notebook"
+
+
+def test_up_refuses_a_port_in_use_in_one_line(tmp_path: Path, notebook: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        result = call("up", "--port", port, "--data", str(tmp_path / "data"), "--notebook", str(notebook))
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"cannot start: port {port} on 127.0.0.1: Address already in use; choose another with --port (or PORT=…)\n"
+    )
+
+
+@pytest.mark.parametrize("place", ["file/data", "x" * 300, "/".join(["long"] * 300), "/proc/data", "a:b", "a\nb"])
+def test_up_refuses_a_data_directory_that_cannot_be_written_in_one_line(
+    tmp_path: Path, notebook: Path, place: str
+) -> None:
+    (tmp_path / "file").write_text("no directory")
+    result = call("up", "--data", str(tmp_path / place), "--notebook", str(notebook))
+    assert result.exit_code == 1
+    assert result.stderr.startswith("cannot start: DATA ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_up_refuses_a_broken_policy_with_every_error_and_what_else_is_wrong(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("everyone: {profiles: [x]}\nprofiles: {y: {display_name: y}}\nzzz: 1\n")
+    result = call("up", "--policy", str(broken), "--data", str(tmp_path / "data"), "--notebook", str(tmp_path))
+    assert result.exit_code == 2
+    lines = result.stderr.splitlines()
+    assert sum("broken.yaml: line" in line for line in lines) == 4
+    assert "no notebook environment" in lines[-1]
+
+
+def test_up_refuses_a_port_that_is_none_and_an_empty_directory() -> None:
+    assert call("up", "--data", "").exit_code == 2
+    assert call("up", "--port", "0").exit_code == 2
+    assert call("up", "--port", "70000").exit_code == 2

@@ -1,0 +1,402 @@
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hub import home
+from hub.local_server import LocalServer, Programs, StartRefused
+from hub.plan import Plan, local_directories, local_plan
+from hub.policy_file import load_policy
+from hub.processes import end_all, marked, until
+from hub.quantity import Size
+from hub.resolve import Decision
+
+ENVIRON = {"PATH": os.environ["PATH"]}
+STANDIN = str(Path(__file__).with_name("standin.py"))
+REPORT = {"verdict": "pass", "summary": "GPU check: passed – 1 GPU"}
+
+
+@dataclass
+class Bench:
+    """One server with stand-ins for its programs, and everything it said."""
+
+    tmp: Path
+    port: int
+    gpus: int = 0
+    block: bool = False
+    told: list[str] = field(default_factory=list)
+    logged: list[str] = field(default_factory=list)
+
+    def rules(self, role: str, **rules: Any) -> None:
+        (self.tmp / f"{role}.json").write_text(json.dumps(rules))
+
+    @property
+    def plan(self) -> Plan:
+        decision = Decision(profile="p", image="a:1", size=Size(millicpu=1000, memory_bytes=1, gpus=self.gpus))
+        plan = local_plan(decision, local_directories(str(self.tmp / "data"), "ada", ""), load_policy())
+        return replace(plan, block_on_gpu=self.block)
+
+    def server(self) -> LocalServer:
+        def program(role: str) -> tuple[str, ...]:
+            return (sys.executable, STANDIN, role, str(self.tmp / f"{role}.json"))
+
+        programs = Programs(
+            sidecar=program("sidecar"), gpu_check=program("gpu"), notebook=(*program("notebook"), str(self.port))
+        )
+        logger = logging.getLogger(f"bench.{self.tmp.name}")
+        logger.setLevel(logging.DEBUG)
+        logger.addHandler(_Collect(self.logged))
+        return LocalServer(
+            self.plan,
+            programs,
+            say=lambda _, text: self.told.append(text),
+            log=logging.LoggerAdapter(logger, {}),
+        )
+
+    def calls(self, role: str) -> list[str]:
+        path = self.tmp / f"{role}.json.calls"
+        return path.read_text().splitlines() if path.exists() else []
+
+    async def start(self, server: LocalServer) -> None:
+        await server.start(ENVIRON, port=self.port)
+
+    @property
+    def running(self) -> list[int]:
+        server = self.plan.directories.server
+        return [process.pid for mark in ("notebook", "storage") for process in marked(f"{server}#{mark}")]
+
+
+class _Collect(logging.Handler):
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(f"{record.levelname} {record.getMessage()}")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    bench = Bench(tmp_path, port)
+    for role in ("sidecar", "notebook", "gpu"):
+        bench.rules(role)
+    yield bench
+    server = bench.plan.directories.server
+    asyncio.run(end_all([*marked(f"{server}#notebook"), *marked(f"{server}#storage")], patience_s=0.2))
+
+
+def run(body: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(body(), 30))
+
+
+def test_storage_is_ready_before_the_notebook_starts(bench: Bench) -> None:
+    bench.rules(
+        "sidecar",
+        states=[
+            {"state": "starting"},
+            {"state": "restoring", "restored": {"files": 120}},
+            {},
+            {"state": "watching", "restored": {"files": 1}, "protected": {"files": 1200}, "pending": {"files": 2}},
+        ],
+    )
+
+    async def body() -> None:
+        server = bench.server()
+        await bench.start(server)
+        assert await server.poll() is None
+        await server.end()
+
+    run(body)
+    assert [text for text, _ in itertools.groupby(bench.told)] == [
+        "Storage: preparing your home",
+        "Storage: bringing your work back from Persist: 120 files",
+        "Storage: preparing your home",
+        "Storage: 1 file brought back from Persist; your home is being saved: 1,200 files safe, 2 files to go",
+        "Starting JupyterLab",
+    ]
+    assert len(bench.calls("notebook")) == 1
+
+
+def test_the_home_is_wiped_once_everything_is_safe_and_persist_is_untouched(bench: Bench) -> None:
+    async def body() -> None:
+        server = bench.server()
+        await bench.start(server)
+        directories = server.plan.directories
+        for place in (directories.persist, directories.shared, directories.home):
+            (Path(place) / "work.txt").write_text("precious")
+        await server.end()
+        assert not os.path.lexists(directories.home)
+        assert (Path(directories.persist) / "work.txt").read_text() == "precious"
+        assert (Path(directories.shared) / "work.txt").read_text() == "precious"
+        assert not [name for name in os.listdir(directories.server) if name.startswith(".wiping")]
+
+    run(body)
+    assert bench.running == []
+
+
+def test_a_home_deeper_than_pythons_recursion_is_wiped_and_its_links_are_not_followed(bench: Bench) -> None:
+    outside = bench.tmp / "outside"
+    outside.mkdir()
+    (outside / "work.txt").write_text("precious")
+
+    async def body() -> None:
+        server = bench.server()
+        await bench.start(server)
+        at = os.open(server.plan.directories.home, os.O_RDONLY)
+        for _ in range(1100):
+            os.mkdir("d", dir_fd=at)
+            os.symlink(outside, "link", dir_fd=at)
+            below = os.open("d", os.O_RDONLY, dir_fd=at)
+            os.close(at)
+            at = below
+        os.close(at)
+        await server.end()
+        left = [name for name in os.listdir(server.plan.directories.server) if name.startswith((".wiping", "home"))]
+        assert left == []
+
+    run(body)
+    assert (outside / "work.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("code", [2, 3, 4, 5])
+def test_the_home_is_kept_loudly_when_not_everything_is_safe(bench: Bench, code: int) -> None:
+    bench.rules("sidecar", run=code, backup=code)
+
+    async def body() -> None:
+        server = bench.server()
+        await bench.start(server)
+        directories = server.plan.directories
+        (Path(directories.home) / "work.txt").write_text("precious")
+        await server.end()
+        assert (Path(directories.home) / "work.txt").read_text() == "precious"
+        loud = [line for line in bench.logged if line.startswith("ERROR THE HOME IS KEPT")]
+        assert directories.home in loud[0]
+        assert f"exit code {code}: the last line" in loud[0]
+        bench.rules("sidecar", run=0)
+        again = bench.server()
+        await bench.start(again)
+        assert any("home of your last session was kept" in line for line in bench.told)
+        assert (Path(directories.home) / "work.txt").read_text() == "precious"
+        assert home.kept_note(directories) == ""
+        await again.end()
+
+    run(body)
+
+
+def test_work_put_in_the_place_of_a_link_is_not_wiped(bench: Bench) -> None:
+    async def body() -> None:
+        server = bench.server()
+        await bench.start(server)
+        link = Path(server.plan.directories.home) / "Persist"
+        link.unlink()
+        link.mkdir()
+        (link / "work.txt").write_text("precious")
+        await server.end()
+        assert (link / "work.txt").read_text() == "precious"
+        again = bench.server()
+        await bench.start(again)
+        assert link.is_symlink()
+        aside = list(link.parent.glob("Persist.moved-aside-*/work.txt"))
+        assert [path.read_text() for path in aside] == ["precious"]
+        await again.end()
+
+    run(body)
+
+
+def test_a_killed_sidecar_is_started_again_while_the_notebook_runs(bench: Bench) -> None:
+    async def body() -> None:
+        server = bench.server()
+        await bench.start(server)
+        (storage,) = marked(f"{server.plan.directories.server}#storage")
+        os.kill(storage.pid, signal.SIGKILL)
+        assert await until(lambda: len(bench.calls("sidecar")) >= 1 and _restarted(bench, storage.pid), 10)
+        assert await server.poll() is None
+        await server.end()
+
+    run(body)
+    assert any(line.startswith("ERROR the sidecar ended") for line in bench.logged)
+
+
+def _restarted(bench: Bench, old: int) -> bool:
+    storage = marked(f"{bench.plan.directories.server}#storage")
+    return any(process.pid != old for process in storage)
+
+
+@pytest.mark.parametrize(("backup", "wiped"), [(0, True), (4, False)])
+def test_after_a_sidecar_died_at_the_end_a_last_backup_decides(bench: Bench, backup: int, wiped: bool) -> None:
+    bench.rules("sidecar", run=1, backup=backup)
+
+    async def body() -> None:
+        server = bench.server()
+        await bench.start(server)
+        await server.end()
+        assert os.path.lexists(server.plan.directories.home) is not wiped
+
+    run(body)
+    assert "sidecar backup" in bench.calls("sidecar")
+
+
+def test_when_the_notebook_ends_by_itself_the_home_is_drained_and_its_exit_code_is_told(bench: Bench) -> None:
+    bench.rules("notebook", exit=7)
+
+    async def body() -> None:
+        server = bench.server()
+        await bench.start(server)
+        assert await until(lambda: not os.path.lexists(server.plan.directories.home), 10)
+        assert await server.poll() == 7
+
+    run(body)
+    assert bench.running == []
+
+
+def test_a_stubborn_notebook_and_its_kernels_are_gone_in_time(bench: Bench) -> None:
+    bench.rules("notebook", stubborn=True, kernel=True)
+
+    async def body() -> None:
+        server = bench.server()
+        await bench.start(server)
+        assert await until(lambda: len(marked(f"{server.plan.directories.server}#notebook")) == 2, 5)
+        began = time.monotonic()
+        await server.end()
+        assert time.monotonic() - began < 8
+
+    run(body)
+    assert bench.running == []
+
+
+def test_a_sidecar_that_ends_at_once_fails_the_start_with_its_last_line(bench: Bench) -> None:
+    bench.rules("sidecar", early=4, backup=4, states=[{"state": "starting"}])
+
+    async def body() -> None:
+        with pytest.raises(StartRefused, match=r"exit code 4: Persist cannot be used"):
+            await bench.start(bench.server())
+
+    run(body)
+    assert bench.calls("notebook") == []
+    assert bench.running == []
+
+
+def test_a_notebook_that_ends_at_once_fails_the_start_with_its_last_line(bench: Bench) -> None:
+    bench.rules("notebook", early=1)
+
+    async def body() -> None:
+        with pytest.raises(StartRefused, match=r"exit code 1: No module named jupyterlab"):
+            await bench.start(bench.server())
+
+    run(body)
+    assert bench.running == []
+
+
+def test_a_stop_during_the_start_leaves_nothing_behind(bench: Bench) -> None:
+    bench.rules("sidecar", states=[{"state": "restoring"}])
+
+    async def body() -> None:
+        server = bench.server()
+        start = asyncio.create_task(bench.start(server))
+        assert await until(lambda: bool(bench.running), 5)
+        assert await server.poll() is None
+        await server.end()
+        with pytest.raises(StartRefused):
+            await start
+
+    run(body)
+    assert bench.calls("notebook") == []
+    assert bench.running == []
+
+
+def started_by_a_hub_that_is_gone(bench: Bench) -> LocalServer:
+    """Its processes run on, and nobody looks after them."""
+    servers = []
+
+    async def body() -> None:
+        servers.append(bench.server())
+        await bench.start(servers[0])
+        (Path(servers[0].plan.directories.home) / "work.txt").write_text("precious")
+
+    run(body)
+    return servers[0]
+
+
+def test_what_a_killed_hub_left_running_is_ended_before_the_next_start(bench: Bench) -> None:
+    started_by_a_hub_that_is_gone(bench)
+    before = set(bench.running)
+
+    async def body() -> None:
+        again = bench.server()
+        await bench.start(again)
+        assert len(bench.running) == 2
+        assert not before & set(bench.running)
+        assert (Path(again.plan.directories.home) / "work.txt").read_text() == "precious"
+        await again.end()
+
+    run(body)
+
+
+def test_a_new_hub_adopts_a_running_server_and_wipes_only_after_a_backup(bench: Bench) -> None:
+    notebook = started_by_a_hub_that_is_gone(bench).notebook
+    assert notebook
+
+    async def body() -> None:
+        second = bench.server()
+        second.adopt(notebook)
+        assert await second.poll() is None
+        await second.end()
+        assert not os.path.lexists(second.plan.directories.home)
+
+    run(body)
+    assert "sidecar backup" in bench.calls("sidecar")
+    assert bench.running == []
+
+
+def test_the_gpu_verdict_is_told_and_its_report_kept(bench: Bench) -> None:
+    bench.gpus = 1
+    bench.rules("gpu", output=json.dumps(REPORT))
+
+    async def body() -> None:
+        server = bench.server()
+        await bench.start(server)
+        assert json.loads(Path(server.plan.directories.gpu_report).read_text()) == REPORT
+        await server.end()
+
+    run(body)
+    assert bench.calls("gpu") == ["gpu quick --expect 1 --json"]
+    assert "GPU check: passed – 1 GPU" in bench.told
+    assert "INFO GPU check: passed – 1 GPU" in bench.logged
+
+
+@pytest.mark.parametrize("verdict", ["fail", "unknown"])
+def test_a_sick_gpu_warns_or_blocks_as_the_policy_says(bench: Bench, verdict: str) -> None:
+    bench.gpus = 2
+    line = f"GPU check: {verdict} – 2 GPUs were asked for, and 1 is there."
+    bench.rules(
+        "gpu", output=json.dumps({"verdict": verdict, "summary": line}), exit={"fail": 2, "unknown": 3}[verdict]
+    )
+
+    async def body() -> None:
+        warned = bench.server()
+        await bench.start(warned)
+        await warned.end()
+        assert line in bench.told
+        bench.block = True
+        with pytest.raises(StartRefused, match="2 GPUs were asked for, and 1 is there"):
+            await bench.start(bench.server())
+
+    run(body)
+    assert len(bench.calls("notebook")) == 1
+    assert bench.running == []
