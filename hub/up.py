@@ -88,8 +88,6 @@ def _problems(data: str, policy_file: str, notebook_environment: str) -> tuple[l
     singleuser = os.path.join(notebook_environment, "bin", "jupyterhub-singleuser")
     if not os.access(singleuser, os.X_OK):
         found.append(f"no notebook environment: {singleuser} is missing; `make install` makes it")
-    if not os.access(_proxy_command(), os.X_OK):
-        found.append(f"no proxy: {_proxy_command()} is missing; `make install` installs it")
     if ":" in data or not data.isprintable():
         found.append("DATA cannot be a path with a colon or a control character: it becomes part of PATH")
     elif len(os.fsencode(data)) > _LONGEST_DATA:
@@ -97,10 +95,6 @@ def _problems(data: str, policy_file: str, notebook_environment: str) -> tuple[l
     else:
         found += _writable(data)
     return found, exit_code
-
-
-def _proxy_command() -> str:
-    return os.path.join(os.path.dirname(sys.executable), "configurable-http-proxy")
 
 
 def _writable(data: str) -> list[str]:
