@@ -40,7 +40,7 @@ install: .venv/.installed .venv-notebook/.installed build/gpu-check.pyz
 	@.venv-notebook/bin/python $(PIP_INSTALL) --require-hashes -r locks/notebook.txt
 	@touch $@
 
-build/gpu-check.pyz: .venv/.installed locks/gpu-check.txt $(wildcard gpu_checks/*.py) $(wildcard images/build_zipapp.py)
+build/gpu-check.pyz: .venv/.installed locks/gpu-check.txt LICENSE $(wildcard gpu_checks/*.py images/*)
 	@mkdir -p build
 	@.venv/bin/python images/build_zipapp.py --output $@
 

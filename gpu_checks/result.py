@@ -1,0 +1,127 @@
+"""The values a check ends in, and how several verdicts become one.
+
+Report
+├── verdict, summary     the worst of the checks, and one plain line about it
+├── gpus: Gpu …          each GPU by UUID, with what the driver reports about it
+└── checks: Check …      what was looked at, with cause and action where it did not pass
+"""
+
+from __future__ import annotations
+
+import enum
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from .facts import Health
+
+EXIT_OK = 0
+EXIT_WARN_STRICT = 1
+EXIT_FAIL = 2
+EXIT_UNKNOWN = 3
+EXIT_USAGE = 64  # EX_USAGE of sysexits.h
+
+TEXT_LIMIT = 300  # characters of any one text in a report: it travels in a 4 KiB termination message
+
+
+class Verdict(enum.Enum):
+    """What a check found. ``fail`` beats ``unknown`` beats ``warn`` beats ``pass``."""
+
+    PASS = "pass"  # noqa: S105  a verdict, not a password
+    WARN = "warn"
+    UNKNOWN = "unknown"
+    FAIL = "fail"
+
+    @property
+    def severity(self) -> int:
+        """Larger is worse."""
+        return _SEVERITY[self]
+
+
+_SEVERITY = {Verdict.PASS: 0, Verdict.WARN: 1, Verdict.UNKNOWN: 2, Verdict.FAIL: 3}
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The verdict that beats all others; nothing checked at all is ``unknown``, never ``pass``."""
+    return max(verdicts, key=lambda verdict: verdict.severity, default=Verdict.UNKNOWN)
+
+
+def exit_code(verdict: Verdict, *, strict: bool) -> int:
+    """The process's exit code for this verdict."""
+    if verdict is Verdict.PASS:
+        return EXIT_OK
+    if verdict is Verdict.WARN:
+        return EXIT_WARN_STRICT if strict else EXIT_OK
+    return EXIT_UNKNOWN if verdict is Verdict.UNKNOWN else EXIT_FAIL
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. ``cause`` and the actions are empty where it passed."""
+
+    name: str
+    verdict: Verdict
+    detail: str = ""
+    cause: str = ""
+    user_action: str = ""
+    admin_action: str = ""
+    gpu: str = ""  # the UUID, for a check of one GPU
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU, or one MIG instance, that can be seen here."""
+
+    uuid: str
+    name: str
+    index: int | None  # CUDA's, or None where only NVML sees it
+    mig: bool = False
+    memory_bytes: int | None = None
+    free_bytes: int | None = None  # before the check took any
+    compute_capability: str = ""
+    multiprocessors: int | None = None
+    tested_bytes: int = 0
+    health: Health = field(default_factory=Health)
+
+
+@dataclass(frozen=True)
+class Versions:
+    """What took part; empty where it could not be asked."""
+
+    gpu_check: str
+    python: str
+    driver: str = ""
+    cuda: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole run: what is shown, stored and exited with."""
+
+    verdict: Verdict
+    summary: str
+    level: str
+    expected: int | None
+    found: int | None
+    gpus: tuple[Gpu, ...]
+    checks: tuple[Check, ...]
+    duration_s: float
+    finished_at: str
+    versions: Versions
+
+
+def plain(text: str, limit: int = TEXT_LIMIT) -> str:
+    """The text on one line without control, bidirectional or unassigned characters: those appear as ``\\xNN``.
+
+    Names come from a driver that the image may have brought along, so they are as hostile as any text from a pod.
+    """
+    shown = "".join(_visible(character) for character in text)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _visible(character: str) -> str:
+    # C: control, format (the bidirectional marks are here), surrogate, private, unassigned; Zl, Zp: line breaks.
+    category = unicodedata.category(character)
+    if category.startswith("C") or category in ("Zl", "Zp"):
+        return character.encode("unicode_escape").decode("ascii")
+    return character
