@@ -81,4 +81,4 @@ def stop_server(page: Page, hub: RunningHub, user: str) -> None:
     page.goto(f"{hub.url}/hub/home")
     page.click("#stop")
     eventually("the fast home is wiped", lambda: not hub.home(user).exists(), 40)
-    expect(page.locator("#start")).to_be_visible(timeout=40_000)
+    expect(page.locator("#start")).to_have_text(re.compile("Start My Server"), timeout=40_000)
