@@ -24,7 +24,9 @@ help:
 python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or later with venv found (on Debian: apt-get install python3 python3-venv); or say PYTHON=/path/to/python." >&2; exit 1; }
 
-install: .venv/.installed .venv-notebook/.installed build/gpu-check.pyz
+# Side by side: most of the time is spent waiting for downloads.
+install:
+	@$(MAKE) --silent --no-print-directory --jobs=3 .venv/.installed .venv-notebook/.installed build/gpu-check.pyz
 
 # One environment for the hub, the sidecar and the checks; the notebook's own stands beside it and shares nothing.
 .venv/.installed: locks/local.txt pyproject.toml | python
@@ -44,7 +46,8 @@ build/gpu-check.pyz: .venv/.installed locks/gpu-check.txt LICENSE $(wildcard gpu
 	@mkdir -p build
 	@.venv/bin/python images/build_zipapp.py --output $@
 
-install-test: install .venv/.installed-test .venv-hub5/.installed
+install-test:
+	@$(MAKE) --silent --no-print-directory --jobs=3 .venv-notebook/.installed build/gpu-check.pyz .venv/.installed-test .venv-hub5/.installed
 
 .venv/.installed-test: locks/test.txt .venv/.installed
 	@echo "Installing the test tools into .venv …" >&2
@@ -63,7 +66,7 @@ up: install
 	@exec .venv/bin/jupyterhub-sidecar up --port "$(PORT)" --data "$(DATA)"
 
 test: install-test check
-	@.venv-hub5/bin/python -m pytest -q -m "not slow and not browser" tests/unit
+	@.venv-hub5/bin/python -m pytest -q -m "not slow and not browser" tests/unit/hub
 	@.venv/bin/python -m pytest -m "$(MARKERS)"
 
 test-all: MARKERS = slow or not slow

@@ -55,6 +55,7 @@ class Archive:
         self.layout = Layout(fs, clock, settings)
         if not self.layout.check_format():
             raise PersistMissing(f"there is no backup on the Persist at {settings.persist}")
+        self._tiers = frozenset(os.fsencode(name) for name in settings.mounts)
         self._mirror = mirror_of(self.layout.server)
         self._versions = state_of(self.layout.server) + b"/versions"
         self.index = self._read_index()
@@ -92,6 +93,8 @@ class Archive:
         if at_ns is not None or not found:
             for version in self._past(path, at_ns):
                 found.setdefault(version.path, self._of_version(version))
+        # A backup never holds another tier; what somebody planted there must not be written through the mount.
+        found = {each: item for each, item in found.items() if each.split(b"/", 1)[0] not in self._tiers}
         if not found and path:
             when = "" if at_ns is None else " at that time"
             raise NothingToRestore(

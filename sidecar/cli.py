@@ -25,7 +25,7 @@ from sidecar.server import ask
 from sidecar.signals import Signals
 from sidecar.status import path_fields, size_text, stopped, summary
 
-_STATUS_WAIT_S = 1.5
+_STATUS_WAIT_S = 1.0  # the promise is 2 s, and the interpreter needs its own time to start
 
 _EXIT_CODES = """\b
 Exit codes:

@@ -101,7 +101,14 @@ def _problems(settings: Settings) -> list[str]:
             found.append(f"{name} must be an absolute path, not {value!r}")
     if not is_component(settings.server):
         found.append(f"server must be one path component of at most 255 bytes, not {settings.server!r}")
-    found += [f"mount {name!r} must be one path component" for name in settings.mounts if not is_component(name)]
+    found += [
+        f"mount {name!r} must be one path component without a colon"
+        for name in settings.mounts
+        if not is_component(name) or ":" in name
+    ]
+    found += [
+        f"{name} must not contain a NUL byte" for name in ("socket", "gpu_report") if "\0" in getattr(settings, name)
+    ]
     for name in ("grace_s", "quiet_s", "max_delay_s", "scan_interval_s", "max_file_bytes"):
         value = getattr(settings, name)
         if not 0 < value < float("inf"):
@@ -166,9 +173,13 @@ def from_environ(environ: Mapping[str, str], **overrides: object) -> Settings:
     for field in ("home", "persist"):
         if field not in values:
             problems.append(f"--{field} or {VARIABLES[field][0]} is missing")
+    try:
+        settings = Settings(**{"home": "/", "persist": "/", **values})
+    except UsageError as error:
+        problems.append(str(error))
     if problems:
         raise UsageError("; ".join(problems))
-    return Settings(**values)
+    return settings
 
 
 def to_environ(settings: Settings) -> dict[str, str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ from sidecar.fsops import (
     READ_FLAGS,
     DestinationError,
     FileSystem,
-    copy_extent,
+    copy_content,
     destination,
 )
 from sidecar.outcome import ChangedWhileReading, Failed, Skipped, Vanished
@@ -32,11 +32,10 @@ TICK_NS = 20_000_000
 """Longer than the longest kernel tick (10 ms at HZ=100): the granularity of ctime."""
 
 _ATTEMPTS = 3
-_CHUNK_BYTES = 16 << 20
-"""Between two looks at whether the copy should stop; a few milliseconds on a local disk."""
 
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Persist cannot take this file; a smaller one may still fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +57,11 @@ class Staged:
     name: bytes
     fd: int
     """Open until ``harden``; -1 for a link, which its directory's sync makes durable."""
+
+
+def does_not_fit(error: OSError) -> str:
+    """The reason of a file that a full Persist, or a used-up quota, could not take."""
+    return f"does not fit on Persist: {error.strerror}"
 
 
 class Cancelled(Exception):
@@ -125,20 +129,16 @@ class Copier:
 
     def _failure(self, path: bytes, error: OSError) -> Vanished | Failed:
         if isinstance(error, DestinationError):
-            if error.errno in _FULL:
-                return Failed(path, f"does not fit on Persist: {os.strerror(error.errno)}")
+            if error.errno in FULL:
+                return Failed(path, does_not_fit(error))
             raise error
         if error.errno in _GONE:
             return Vanished(path)
         return Failed(path, f"cannot be read: {error.strerror}")
 
     def _discard(self, name: bytes) -> None:
-        try:
+        with suppress(OSError):  # what cannot be removed now is swept at the next start; it is in no one's way
             self.fs.unlink(name, at=self.staging_fd)
-        except OSError as error:
-            # What cannot be removed now is swept at the next start; it is in no one's way.
-            if error.errno not in (errno.ENOENT, errno.EIO, errno.ESTALE, errno.EROFS):
-                raise
 
     def _attempt(self, source: Source, name: bytes) -> Staged | Skipped | None:
         status = self.fs.lstat(name_of(source.path), at=source.directory_fd)
@@ -182,7 +182,7 @@ class Copier:
             target = self.fs.open(name, CREATE_FLAGS, at=self.staging_fd)
         staged = None
         try:
-            copied = self._copy_content(fd, target, before)
+            copied = copy_content(self.fs, fd, target, before, self._pause)
             after = self.fs.fstat(fd)
             whole = copied == before.st_size and untouched(before, after, started_ns, self.clock.now_ns())
             entry = Entry.of(after)
@@ -198,25 +198,9 @@ class Copier:
                 self.fs.close(target)
         return staged
 
-    def _copy_content(self, source: int, target: int, status: os.stat_result) -> int:
-        if status.st_blocks * 512 >= status.st_size:
-            return self._copy_extents(source, target, 0, status.st_size)
-        with destination():
-            self.fs.truncate(target, status.st_size)
-        for start, end in _data_extents(source, status.st_size):
-            if self._copy_extents(source, target, start, end) != end:
-                return -1
-        return status.st_size
-
-    def _copy_extents(self, source: int, target: int, offset: int, end: int) -> int:
-        while offset < end:
-            if self.cancelled():
-                raise Cancelled
-            count = copy_extent(self.fs, source, target, offset, min(_CHUNK_BYTES, end - offset))
-            if count == 0:
-                break
-            offset += count
-        return offset
+    def _pause(self) -> None:
+        if self.cancelled():
+            raise Cancelled
 
 
 def untouched(before: os.stat_result, after: os.stat_result, started_ns: int, ended_ns: int) -> bool:
@@ -231,20 +215,6 @@ def untouched(before: os.stat_result, after: os.stat_result, started_ns: int, en
     ):
         return False
     return after.st_ctime_ns < started_ns - TICK_NS or after.st_ctime_ns > ended_ns + TICK_NS
-
-
-def _data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """The parts of a sparse file that are no holes."""
-    end = 0
-    while end < size:
-        try:
-            start = os.lseek(fd, end, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
-            raise
-        end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
-        yield start, end
 
 
 def same_content(fs: FileSystem, one: int, other: int) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.clock import Clock, iso
 from sidecar.config import Settings
+from sidecar.copy import FULL
 from sidecar.entry import shown
 from sidecar.errors import UsageError
 from sidecar.finder import Finder
@@ -33,6 +34,8 @@ _DRAIN_ROUNDS = 4
 _BACKLOG_FILES = 20_000
 """As many of a scan's finds are queued at once: looking at them must not hold up what is fresh."""
 _REPORT_MAX_BYTES = 1 << 20
+_TOGETHER_S = 0.02
+"""Events this close together are looked at together."""
 
 _PERSIST_STATES = {
     errno.ENOSPC: "full",
@@ -97,10 +100,11 @@ class Engine:
         if now_s >= self.finder.next_scan_s:
             self.finder.scan()
             self._free_bytes = None
-        self.saver.plan(self.finder.settle.take_due(now_s))
+        # Both halves of a move, which come as two events.
+        self.saver.plan(self.finder.settle.take_due(now_s + _TOGETHER_S))
         self.saver.plan(self.saver.retry.take_due(now_s))
         if len(self.saver) < _BACKLOG_FILES:
-            self.saver.plan(self.finder.backlog.take_due(now_s, _BACKLOG_FILES), backlog=True)
+            self.saver.plan(self.finder.backlog.take_due(now_s + _TOGETHER_S, _BACKLOG_FILES), backlog=True)
         if now_s >= self._not_before_s:
             self._step()
 
@@ -143,7 +147,7 @@ class Engine:
 
         The scan is the truth: it is part of this, where it is no part of ``drain``.
         """
-        self._catch_up(catch_up_s)
+        self.finder.catch_up(catch_up_s)
         self.finder.scan()
         self._save_waiting(out_of_time)
         if accept_deletions and self.saver.braked:
@@ -154,20 +158,19 @@ class Engine:
         self.finder.take_changes()
         self._save_waiting(out_of_time)
 
-    def _catch_up(self, timeout_s: float) -> None:
-        if self.finder.watch is not None:
-            self.finder.watch.catch_up(timeout_s)
-        self.finder.take_changes()
-
     def _save_waiting(self, out_of_time: Callable[[], bool]) -> None:
         """Rounds, because a copy can meet a change; few, because the end must not chase its own tail.
 
-        What failed for any other reason has failed, and is not tried twice.
+        What failed before is tried once more, and what then fails has failed.
         """
+        failed = self.saver.retry.take_all()
         for _ in range(_DRAIN_ROUNDS):
-            self.saver.plan(dict.fromkeys([*self.finder.take_waiting(), *self.saver.busy]))
+            self.saver.plan(dict.fromkeys([*self.finder.take_waiting(), *self.saver.busy, *failed]))
+            failed = []
             while not out_of_time():
                 if not self._step():
+                    if self.trouble is not None and self.trouble.errno in FULL:
+                        return  # waiting makes no room; a full Persist is no reason to use up the grace
                     self._clock.sleep(min(0.5, delay_s(self._troubles)))
                 elif not len(self.saver):
                     break
@@ -180,7 +183,7 @@ class Engine:
     def drain(self, out_of_time: Callable[[], bool]) -> int:
         """Everything changed is safe, or is listed as left behind; the exit code that says which."""
         self.saver.cancelled = out_of_time
-        self._catch_up(1.0)
+        self.finder.catch_up(1.0)
         if self.finder.scanned:
             self.finder.scan_unwatched()
         else:
@@ -210,7 +213,9 @@ class Engine:
             log.error("BRAKE: deletions wait to be accepted; nothing has left the backup")
         if late and unsaved:
             return errors.EXIT_DEADLINE
-        return errors.EXIT_PERSIST if self.trouble is not None else errors.EXIT_UNSAVED
+        if self.trouble is None or self.trouble.errno in FULL:
+            return errors.EXIT_UNSAVED
+        return errors.EXIT_PERSIST
 
     def unsaved(self) -> dict[bytes, str]:
         """Every path that should be safe and is not, with why; the most important first."""

@@ -18,6 +18,7 @@ class Kind(IntEnum):
 
 
 _PACKED = struct.Struct("<BIQqqQq")
+_LATEST_NS = 2**63 - 1
 
 
 class Entry(NamedTuple):
@@ -51,7 +52,9 @@ class Entry(NamedTuple):
         else:
             return None
         changed_ns = status.st_ctime_ns
-        return cls(kind, mode, status.st_size, status.st_mtime_ns, changed_ns, status.st_ino, changed_ns)
+        # Anybody can give a file a time beyond the year 2262, where 64 bits of nanoseconds end.
+        modified_ns = max(-_LATEST_NS, min(status.st_mtime_ns, _LATEST_NS))
+        return cls(kind, mode, status.st_size, modified_ns, changed_ns, status.st_ino, changed_ns)
 
     def same_as(self, other: Entry) -> bool:
         """Whether ``other`` is the same content: everything but ``since_ns``, which is history, agrees."""

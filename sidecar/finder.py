@@ -20,6 +20,12 @@ from sidecar.watch import Changed, Watch
 _SCAN_SHARE = 0.004
 """The share of one core that the periodic scan may take: a large home is scanned less often (FACTS 3)."""
 
+_RESCAN_PAUSE = 4
+"""After lost events the next scan waits for so many times what the last one took."""
+
+_MOST_CHANGES = 200_000
+"""More events than this that nobody has looked at are lost events, and not a reason to run out of memory."""
+
 GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 """What a look at a path says when nothing of ours is there any more."""
 
@@ -47,9 +53,10 @@ class Finder:
         self.unreadable: dict[bytes, str] = {}
         """Directories that could not be read: what is in them is not saved."""
         self.scanned = False
-        """Whether the whole home has been read at least once."""
+        """Whether events are all that is left to know: the whole home was read, and no event was lost since."""
         self.scan_interval_s = settings.scan_interval_s
         self.next_scan_s = clock.monotonic()
+        self._scan_ended_s, self._scan_took_s = self.next_scan_s, 0.0
 
     def start_watching(self) -> None:
         """From the next scan on, every directory that is read is watched first."""
@@ -57,6 +64,9 @@ class Finder:
 
     def changed(self, change: Changed) -> None:
         """``change`` is looked at in the next turn."""
+        if len(self._changes) >= _MOST_CHANGES:
+            self.overflowed()
+            return
         self._changes.append(change)
         if len(self._changes) == 1:
             self._wake()
@@ -69,18 +79,33 @@ class Finder:
     def take_changes(self) -> None:
         """Every delivered event waits in ``settle``; new directories are watched and read."""
         now_s = self._clock.monotonic()
-        while self._changes:
-            path, appeared = (change := self._changes.popleft()).path, change.appeared
+        for path, appeared in self._take_delivered().items():
             if self._scanner.skip_name(path) or self.is_pruned(path):
                 continue
             self.settle.touch(path, now_s)
             if appeared:
-                self._read_tree(path)
+                self._read_tree(path, now_s)
             elif name_of(path) in _MARKERS:
-                self._read_tree(parent(path))
+                self._read_tree(parent(path), now_s)
         if self._overflowed:
             self._overflowed = False
-            self.next_scan_s = now_s
+            self.scanned = False
+            # Whoever causes one overflow after the other must not make us scan, and do nothing else.
+            self.next_scan_s = min(self.next_scan_s, max(now_s, self._scan_ended_s + _RESCAN_PAUSE * self._scan_took_s))
+
+    def _take_delivered(self) -> dict[bytes, bool]:
+        """Each changed path once, with whether it appeared; not what comes meanwhile, for that may never end."""
+        delivered: dict[bytes, bool] = {}
+        for _ in range(len(self._changes)):
+            change = self._changes.popleft()
+            delivered[change.path] = change.appeared or delivered.get(change.path, False)
+        return delivered
+
+    def catch_up(self, timeout_s: float) -> None:
+        """Every event of a change made before this call waits in ``settle``, or is known to be lost."""
+        if self.watch is not None and not self.watch.catch_up(timeout_s):
+            self.scanned = False
+        self.take_changes()
 
     def scan(self) -> None:
         """Every directory was read; what differs from the mirror waits in ``backlog``."""
@@ -88,18 +113,24 @@ class Finder:
         self.skips.begin()
         self.unreadable.clear()
         self._pruned.clear()
-        self._read_tree(b"")
+        self._read_tree(b"", started_s)
         self.skips.complete()
         self.scanned = True
         ended_s = self._clock.monotonic()
         self.scan_interval_s = max(self._settings.scan_interval_s, (ended_s - started_s) / _SCAN_SHARE)
+        self._scan_ended_s, self._scan_took_s = ended_s, ended_s - started_s
         self.next_scan_s = ended_s + self.scan_interval_s
 
     def scan_unwatched(self) -> None:
-        """The directories that give no events were read."""
-        for directory in sorted(self._unwatched):
-            self._read_directory(directory)
-        self._home.forget()
+        """The directories that give no events were read, and what is new in them to the bottom."""
+        waiting = sorted({*self._unwatched, *self.unreadable})
+        known, now_s = set(waiting), self._clock.monotonic()
+        while waiting:
+            for below in self._read_directory(waiting.pop(), now_s):
+                if below not in known and not (self.watch is not None and self.watch.is_on(below)):
+                    known.add(below)
+                    waiting.append(below)
+            self._home.forget()
 
     def is_pruned(self, path: bytes) -> bool:
         """Whether ``path`` is, or is in, a directory that is left out for what is in it."""
@@ -112,16 +143,16 @@ class Finder:
         if self.watch is not None:
             self.watch.remove(path)
 
-    def _read_tree(self, top: bytes) -> None:
+    def _read_tree(self, top: bytes, now_s: float) -> None:
+        # One time for all of it: of a directory that was moved, the old name and the new are then due together.
         waiting = [top]
         while waiting:
             directory = waiting.pop()
-            waiting += self._read_directory(directory)
+            waiting += self._read_directory(directory, now_s)
             self._home.forget(directory or None)
 
-    def _read_directory(self, directory: bytes) -> list[bytes]:
+    def _read_directory(self, directory: bytes, now_s: float) -> list[bytes]:
         """What differs in ``directory`` waits in ``backlog``; the directories in it that matter."""
-        now_s = self._clock.monotonic()
         try:
             if self.watch is not None:
                 # Watch first, then read: what is made in between is seen twice, not never.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
@@ -19,6 +19,8 @@ READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _BLOCK_BYTES = 1 << 20
+_CHUNK_BYTES = 16 << 20
+"""Between two looks at whether a copy should stop; a few milliseconds on a local disk."""
 
 
 class FileSystem:
@@ -190,6 +192,47 @@ def copy_extent(fs: FileSystem, source: int, target: int, offset: int, count: in
     return len(data)
 
 
+def copy_content(fs: FileSystem, source: int, target: int, status: os.stat_result, pause: Callable[[], None]) -> int:
+    """The content of ``source``, which has ``status``, stands in the empty ``target``, and holes stay holes.
+
+    How many bytes: less than the size where the source ended early. ``pause`` is called every few milliseconds, and
+    may raise. ``DestinationError`` where writing failed, plain ``OSError`` where reading did.
+    """
+    if status.st_blocks * 512 >= status.st_size:
+        return _copy_part(fs, source, target, 0, status.st_size, pause)
+    with destination():
+        fs.truncate(target, status.st_size)
+    for start, end in _data_extents(source, status.st_size):
+        reached = _copy_part(fs, source, target, start, end, pause)
+        if reached != end:
+            return reached
+    return status.st_size
+
+
+def _copy_part(fs: FileSystem, source: int, target: int, offset: int, end: int, pause: Callable[[], None]) -> int:
+    while offset < end:
+        pause()
+        count = copy_extent(fs, source, target, offset, min(_CHUNK_BYTES, end - offset))
+        if count == 0:
+            break
+        offset += count
+    return offset
+
+
+def _data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """The parts of a sparse file that are no holes."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        yield start, end
+
+
 class Tree:
     """Directories below one root, opened component by component without following links.
 
@@ -233,7 +276,7 @@ class Tree:
                 below = self._fs.open(name, DIRECTORY_FLAGS, at=fd)
             finally:
                 if not borrowed:
-                    self._fs.close(fd)
+                    self._let_go(fd)
             fd, borrowed = below, False
         self._open[path] = fd
         return fd
@@ -242,9 +285,13 @@ class Tree:
         """Close the descriptors of ``path`` and below, or all but the root's."""
         inside = (path or b"") + b"/" if path else b""
         for known in [p for p in self._open if p and (path is None or p == path or p.startswith(inside))]:
-            self._fs.close(self._open.pop(known))
+            self._let_go(self._open.pop(known))
 
     def close(self) -> None:
         """All descriptors, the root's too."""
         self.forget()
-        self._fs.close(self._open.pop(b""))
+        self._let_go(self._open.pop(b""))
+
+    def _let_go(self, fd: int) -> None:
+        with suppress(OSError):  # nothing was written through it, and it is closed all the same: close(2)
+            self._fs.close(fd)

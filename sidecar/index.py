@@ -70,10 +70,14 @@ class Index:
 
     def below(self, path: bytes) -> Iterator[bytes]:
         """Every path below the directory ``path``, children before their directory, ``path`` itself left out."""
-        for name in self.names(path):
-            child = join(path, name)
-            yield from self.below(child)
-            yield child
+        # No recursion: a home can be deeper than Python's stack.
+        found, waiting = [], [path]
+        while waiting:
+            directory = waiting.pop()
+            children = [join(directory, name) for name in self.names(directory)]
+            found += children
+            waiting += children
+        yield from reversed(found)
 
     def items(self) -> Iterator[tuple[bytes, Entry, bool]]:
         """Every path with its entry and whether it is held, in no order."""

@@ -43,6 +43,9 @@ class _Tag(enum.IntEnum):
     SESSION = 4
 
 
+_TAGS = frozenset(_Tag)
+
+
 class JournalUnreadable(Exception):
     """The journal is missing, damaged before its end, or of a later format; the mirror has to be read instead."""
 
@@ -131,9 +134,22 @@ def _records(data: bytes) -> Iterator[tuple[_Tag, bytes, int]]:
             yield tag, payload[1:], end
             offset = end
             continue
-        if end >= len(data) or not any(data[start:]):
-            return  # cut off by a kill, or a tail of zeros by a power cut
+        if not any(data[start:]) or (
+            length <= _MAX_PAYLOAD_BYTES and end >= len(data) and not _any_record(data[start:])
+        ):
+            return  # a tail of zeros by a power cut, or cut off by a kill
         raise JournalUnreadable(f"damaged at byte {offset}")
+
+
+def _any_record(tail: bytes) -> bool:
+    """Whether a whole record stands anywhere in ``tail``: then the length before it was damaged, not cut off."""
+    for offset in range(len(tail) - _FRAME.size):
+        length, crc = _FRAME.unpack_from(tail, offset)
+        start = offset + _FRAME.size
+        payload = tail[start : start + length]
+        if 1 < length == len(payload) and payload[0] in _TAGS and zlib.crc32(payload) == crc:
+            return True
+    return False
 
 
 class Journal:
@@ -173,12 +189,15 @@ class Journal:
             write_all(self._fs, fd, data)
             self._fs.fsync(fd)
             self._fs.rename(temporary, NAME, source_at=self._at, target_at=self._at)
-            sync_directory(self._fs, self._at)
         except OSError:
             self._fs.close(fd)
             raise
-        self.close()
-        self._fd, self._end, self._records = fd, len(data), len(records)
+        # Before anything else can fail: what is appended to the old file from here on, nobody would ever read.
+        old, self._fd = self._fd, fd
+        self._end, self._records = len(data), len(records)
+        if old >= 0:
+            self._fs.close(old)
+        sync_directory(self._fs, self._at)
 
     def append(self, records: Iterable[bytes]) -> None:
         """``records`` are durable. Raises ``OSError``; then none of them counts, and the next append starts clean."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from sidecar.clock import Clock, iso, stamp
 from sidecar.config import Settings
-from sidecar.entry import ancestors, name_of, parent
+from sidecar.entry import name_of, parent
 from sidecar.errors import PersistError, PersistForeign, PersistMissing
 from sidecar.fsops import FileSystem, Tree, read_file, sync_directory, write_file
 from sidecar.mounts import is_mount_point
@@ -80,6 +80,7 @@ class Layout:
         self.fs = fs
         self.clock = clock
         self.server = os.fsencode(settings.server)
+        self._aside = state_of(self.server) + b"/" + _ASIDE
         self.root = Tree.at(fs, settings.persist)
 
     def check_format(self) -> bool:
@@ -122,36 +123,38 @@ class Layout:
         A link or a file that stands in the way is moved aside, never followed and never destroyed. Raises ``OSError``.
         """
         changed: list[bytes] = []
-        try:
-            self.root.directory(path)
-        except OSError as error:
-            if error.errno not in _NO_DIRECTORY:
-                raise
-        else:
+        if self._is_directory(path):
             return changed
-        for level in [*ancestors(path), path]:
+        levels = [path]
+        while (above_path := parent(levels[-1])) and not self._is_directory(above_path):
+            levels.append(above_path)
+        for level in reversed(levels):
             above = self.root.directory(parent(level))
             try:
                 self.fs.mkdir(name_of(level), 0o700, at=above)
             except FileExistsError:
-                try:
-                    self.root.directory(level)
+                if self._is_directory(level):
                     continue
-                except OSError as error:
-                    if error.errno not in _NO_DIRECTORY:
-                        raise
-                if level in (MIRRORS, OURS):
+                if level in (MIRRORS, OURS, state_of(self.server), self._aside):
                     raise PersistForeign(f"{os.fsdecode(level)} on Persist is not a directory") from None
                 self.move_aside(level)
                 self.fs.mkdir(name_of(level), 0o700, at=above)
             changed.append(parent(level))
         return changed
 
+    def _is_directory(self, path: bytes) -> bool:
+        try:
+            self.root.directory(path)
+        except OSError as error:
+            if error.errno not in _NO_DIRECTORY:
+                raise
+            return False
+        return True
+
     def move_aside(self, path: bytes) -> None:
         """What stood at ``path`` stands in our ``aside`` directory, whole. Raises ``OSError``."""
-        aside = state_of(self.server) + b"/" + _ASIDE
-        self.make(aside)
-        above, target = self.root.directory(parent(path)), self.root.directory(aside)
+        self.make(self._aside)
+        above, target = self.root.directory(parent(path)), self.root.directory(self._aside)
         taken = set(self.fs.names(target))
         base = stamp(self.clock.now_ns()).encode()
         name = next(n for n in (base + b"-%d" % count for count in range(len(taken) + 1)) if n not in taken)

@@ -46,7 +46,7 @@ def recover(
     wanted = in_order(
         Wanted(path, entry, join(mirror, parent(path)) if parent(path) else mirror, name_of(path))
         for path, entry, held in store.index.items()
-        if not held and scanner.skip_name(path) is None
+        if not held and scanner.is_ours(path)
     )
     recovery = Recovery()
     restorer = Restorer(fs, store.layout.root, home, cancelled)
@@ -55,20 +55,26 @@ def recover(
         progress(recovery.files, total)
         if cancelled():
             break
-        _recover_batch(restorer, wanted[start : start + _BATCH], store, recovery)
+        _recover_batch(restorer, wanted[start : start + _BATCH], store, recovery=recovery, cancelled=cancelled)
         restorer.end_batch()
-    for item in reversed(wanted):
-        if item.entry.kind is Kind.DIRECTORY:
-            restorer.set_directory_mode(item.path, item.entry.mode)
+    directories = [item for item in reversed(wanted) if item.entry.kind is Kind.DIRECTORY]
+    for count, item in enumerate(directories, 1):
+        restorer.set_directory_mode(item.path, item.entry.mode)
+        if count % _BATCH == 0:
+            restorer.end_batch()  # a descriptor each, and there are only so many
     restorer.end_batch()
     progress(recovery.files, total)
     return recovery
 
 
-def _recover_batch(restorer: Restorer, batch: list[Wanted], store: Store, recovery: Recovery) -> None:
+def _recover_batch(
+    restorer: Restorer, batch: list[Wanted], store: Store, *, recovery: Recovery, cancelled: Callable[[], bool]
+) -> None:
     back: list[tuple[bytes, Entry]] = []
     lost: list[bytes] = []
     for item in batch:
+        if cancelled():
+            break
         result = restorer.restore(item)
         if isinstance(result, Restored):
             back.append((item.path, result.entry))

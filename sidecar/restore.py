@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sidecar.entry import Entry, Kind, ancestors, name_of, parent
@@ -14,12 +16,11 @@ from sidecar.fsops import (
     DestinationError,
     FileSystem,
     Tree,
-    copy_extent,
+    copy_content,
 )
 from sidecar.select import STUMP_PREFIX, class_of
 
 _NO_UNNAMED = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.ENOSYS, errno.EXDEV}
-_CHUNK_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,18 @@ def in_order(wanted: Iterable[Wanted]) -> list[Wanted]:
     )
 
 
+class _NotOnPersist(Exception):
+    """Persist does not hold the content; a name that is missing in the home is another matter."""
+
+
+@contextmanager
+def _on_persist() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise _NotOnPersist from error
+
+
 class Restorer:
     """Puts contents from Persist into the tree ``target``. Raises nothing for a single file: see ``Result``."""
 
@@ -112,7 +125,7 @@ class Restorer:
             return Kept(wanted.path)
         except DestinationError as error:
             return NotRestored(wanted.path, f"the home could not take it: {error.strerror}")
-        except FileNotFoundError:
+        except _NotOnPersist:
             return Missing(wanted.path)
         except OSError as error:
             return NotRestored(wanted.path, error.strerror or "unknown error")
@@ -122,23 +135,38 @@ class Restorer:
         if wanted.entry.kind is Kind.DIRECTORY:
             self._fs.mkdir(name, 0o700 | (wanted.entry.mode & 0o777), at=above)
             return Restored(wanted.path, wanted.entry)
-        source_at = self._persist.directory(wanted.directory)
-        if wanted.entry.kind is Kind.LINK:
-            self._fs.symlink(self._fs.readlink(wanted.name, at=source_at), name, at=above)
-            self._fs.set_link_times(name, wanted.entry.mtime_ns, at=above)
-        else:
-            source = self._fs.open(wanted.name, READ_FLAGS, at=source_at)
-            try:
-                self._put_file(source, wanted, name, above)
-            finally:
-                self._fs.close(source)
+        put = self._put_link if wanted.entry.kind is Kind.LINK else self._put_file
+        expected = put(wanted, name, above)
         entry = Entry.of(self._fs.lstat(name, at=above))
-        if entry is None:
+        # Whoever works in the home already may have changed it in this very moment: then it is not what was saved.
+        if entry is None or (entry.kind, entry.size, entry.mtime_ns) != expected:
             return Kept(wanted.path)
         return Restored(wanted.path, entry._replace(since_ns=wanted.entry.since_ns))
 
-    def _put_file(self, source: int, wanted: Wanted, name: bytes, above: int) -> None:
-        status = self._fs.fstat(source)
+    def _put_link(self, wanted: Wanted, name: bytes, above: int) -> tuple[Kind, int, int]:
+        with _on_persist():
+            target = self._fs.readlink(wanted.name, at=self._persist.directory(wanted.directory))
+        self._fs.symlink(target, name, at=above)
+        self._fs.set_link_times(name, wanted.entry.mtime_ns, at=above)
+        return Kind.LINK, len(target), wanted.entry.mtime_ns
+
+    def _put_file(self, wanted: Wanted, name: bytes, above: int) -> tuple[Kind, int, int]:
+        with _on_persist():
+            source = self._fs.open(wanted.name, READ_FLAGS, at=self._persist.directory(wanted.directory))
+        try:
+            status = self._fs.fstat(source)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "what the backup holds there is no file")
+            self._put_content(source, status, wanted, name=name, above=above)
+        finally:
+            self._fs.close(source)
+        return Kind.FILE, status.st_size, status.st_mtime_ns
+
+    def _pause(self) -> None:
+        if self._cancelled():
+            raise InterruptedError(errno.EINTR, "cut short")
+
+    def _put_content(self, source: int, status: os.stat_result, wanted: Wanted, *, name: bytes, above: int) -> None:
         temporary = b""
         try:
             target = self._fs.open_unnamed(0o600, at=above)
@@ -149,11 +177,8 @@ class Restorer:
             temporary = STUMP_PREFIX + b"%d-%d" % (os.getpid(), self._count)
             target = self._fs.open(temporary, CREATE_FLAGS, at=above)
         try:
-            offset = 0
-            while count := copy_extent(self._fs, source, target, offset, _CHUNK_BYTES):
-                offset += count
-                if self._cancelled():
-                    raise InterruptedError(errno.EINTR, "cut short")
+            if copy_content(self._fs, source, target, status, self._pause) != status.st_size:
+                raise OSError(errno.EIO, "the backup became shorter while it was read")
             self._fs.fchmod(target, wanted.entry.mode & 0o7777)
             self._fs.set_times(target, status.st_mtime_ns)
             if temporary:

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from sidecar.brake import Brake
 from sidecar.clock import Clock
 from sidecar.config import Settings
-from sidecar.copy import Cancelled, Copier, Source, Staged
-from sidecar.entry import Entry, Kind, ancestors, name_of, parent
+from sidecar.copy import FULL, Cancelled, Copier, Source, Staged, does_not_fit
+from sidecar.entry import Entry, Kind, name_of, parent
 from sidecar.finder import GONE, Finder
 from sidecar.fsops import READ_FLAGS, DestinationError, FileSystem, Tree
 from sidecar.outcome import ChangedWhileReading, Failed, Outcome, Saved, Skipped, Vanished
@@ -103,8 +103,7 @@ class Saver:
             if known is not None and known.same_as(entry) and index.is_held(path):
                 self._settled(path)
                 continue
-            for above in ancestors(path):
-                self._plan_ancestor(above)
+            self._plan_ancestors(path)
             if entry.kind is Kind.DIRECTORY:
                 self._directories[path] = entry
             else:
@@ -120,6 +119,7 @@ class Saver:
         except OSError as error:
             if error.errno not in GONE:
                 self.failed[path] = f"cannot be read: {error.strerror}"
+                self.retry.later(path, self._clock.monotonic())
             elif self._store.index.is_held(path):
                 self._gone[path] = None
             else:
@@ -134,16 +134,19 @@ class Saver:
         self._finder.skips.discard(path)
         return entry
 
-    def _plan_ancestor(self, path: bytes) -> None:
-        known = self._store.index.get(path)
-        if known is not None and known.kind is Kind.DIRECTORY and self._store.index.is_held(path):
-            return
-        try:
-            entry = Entry.of(self._scanner.status(path))
-        except OSError:
-            return  # gone again, and what was in it too
-        if entry is not None and entry.kind is Kind.DIRECTORY:
-            self._directories.setdefault(path, entry)
+    def _plan_ancestors(self, path: bytes) -> None:
+        """The directories above ``path`` that are not safe are queued; above one that is safe or queued, all are."""
+        index = self._store.index
+        while (path := parent(path)) and path not in self._directories:
+            known = index.get(path)
+            if known is not None and known.kind is Kind.DIRECTORY and index.is_held(path):
+                return
+            try:
+                entry = Entry.of(self._scanner.status(path))
+            except OSError:
+                return  # gone again, and what was in it too
+            if entry is not None and entry.kind is Kind.DIRECTORY:
+                self._directories[path] = entry
 
     # Saving.
 
@@ -168,9 +171,20 @@ class Saver:
 
     def _save_directories(self) -> None:
         directories = sorted(self._directories.items())
-        self._clear_the_way(directories)
-        self._account(self._store.make_directories(directories))
+        self._account(self._make(directories))
         self._directories.clear()
+
+    def _make(self, directories: Sequence[tuple[bytes, Entry]]) -> list[Outcome]:
+        try:
+            self._clear_the_way(directories)
+            return [*self._store.make_directories(directories)]
+        except DestinationError as error:
+            if error.errno not in FULL:
+                raise
+            self._store.end_batch()
+            if len(directories) == 1:
+                return [Failed(directories[0][0], does_not_fit(error))]
+        return [outcome for each in directories for outcome in self._make([each])]
 
     def _next_batch(self) -> list[Job]:
         batch: list[Job] = []
@@ -183,8 +197,7 @@ class Saver:
     def _save_batch(self, batch: Sequence[Job]) -> None:
         files = [(job[-1], self._entries[job[-1]]) for job in batch]
         try:
-            self._clear_the_way(files)
-            outcomes = self._copy(files)
+            outcomes = self._put(files)
         except (DestinationError, Cancelled):
             for job in batch:
                 heapq.heappush(self._jobs, job)
@@ -192,6 +205,19 @@ class Saver:
         for path, _ in files:
             del self._entries[path]
         self._account(outcomes)
+
+    def _put(self, files: Sequence[tuple[bytes, Entry]]) -> list[Outcome]:
+        """Every file is in the mirror or accounted for; on a full Persist one by one, for a small one may still fit."""
+        try:
+            self._clear_the_way(files)
+            return self._copy(files)
+        except DestinationError as error:
+            if error.errno not in FULL:
+                raise
+            self._store.end_batch()
+            if len(files) == 1:
+                return [Failed(files[0][0], does_not_fit(error))]
+        return [outcome for file in files for outcome in self._put([file])]
 
     def _clear_the_way(self, arriving: Sequence[tuple[bytes, Entry]]) -> None:
         """What the mirror holds where another kind of thing is to stand has become a version."""
@@ -215,14 +241,22 @@ class Saver:
                 outcomes.append(Vanished(path))
                 continue
             if self._is_in_mirror(path, entry, directory_fd):
-                identical.append((path, entry))
+                known = self._store.index.get(path)
+                since_ns = min(known.since_ns, entry.since_ns) if known else entry.since_ns
+                identical.append((path, entry._replace(since_ns=since_ns)))
             else:
                 copies.append((Source(path, directory_fd, entry.size), self._store.staging_name()))
         self._store.record(identical)
         outcomes += [Saved(path, entry) for path, entry in identical]
         results = self._stage(copies)
         outcomes += [result for result in results if not isinstance(result, Staged)]
-        outcomes += self._store.commit([result for result in results if isinstance(result, Staged)])
+        staged = [result for result in results if isinstance(result, Staged)]
+        try:
+            outcomes += self._store.commit(staged)
+        except DestinationError:
+            for each in staged:
+                self._store.discard(each)
+            raise
         return outcomes
 
     def _stage(self, copies: Sequence[tuple[Source, bytes]]) -> list[_Copied]:
@@ -313,7 +347,9 @@ class Saver:
         try:
             self._scanner.status(path)
         except OSError as error:
-            return error.errno in GONE
+            if error.errno in GONE:
+                return True
+            self.retry.later(path, self._clock.monotonic())  # nobody knows yet
         return False
 
     # The books.

@@ -44,6 +44,10 @@ class Scanner:
         """Why ``path`` is left out by its name alone, or None."""
         return select.skip_name(path, self._mounts)
 
+    def is_ours(self, path: bytes) -> bool:
+        """Whether ``path`` may be written to: it is not left out, and does not lie in another tier."""
+        return self.skip_name(path) is None and path.split(b"/", 1)[0] not in self._mounts
+
     def skip_status(self, status: os.stat_result) -> str | None:
         """Why what ``status`` describes is left out, or None."""
         return select.skip_status(status, self._max_file_bytes)
@@ -55,13 +59,14 @@ class Scanner:
         names = frozenset(found)
         if directory:  # a home is never left out as a whole, whatever is in it
             reason = select.skip_directory(names, lambda name: self._head(fd, name))
+            if reason is None and self._is_installed(directory):
+                reason = select.INSTALLED
             if reason is not None:
                 return Pruned(reason)
         listing = Listing([], [], [], names)
         for name, status in found.items():
             path = join(directory, name)
-            reason = self.skip_name(path) or select.skip_in_environment(name, names)
-            reason = reason or self.skip_status(status)
+            reason = self.skip_name(path) or self.skip_status(status)
             entry = Entry.of(status)
             if reason is not None or entry is None:
                 listing.skipped.append(Skipped(path, reason or "not a file, a link or a directory"))
@@ -70,6 +75,16 @@ class Scanner:
             if entry.kind is Kind.DIRECTORY:
                 listing.directories.append(path)
         return listing
+
+    def _is_installed(self, directory: bytes) -> bool:
+        environment = select.environment_of(directory)
+        if environment is None:
+            return False
+        try:
+            self._fs.lstat(b"pyvenv.cfg", at=self._home.directory(environment))
+        except OSError:
+            return False
+        return True
 
     def _head(self, fd: int, name: bytes) -> bytes:
         try:

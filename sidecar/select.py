@@ -6,6 +6,7 @@ The defaults are FACTS of the field: caches and what can be made again stay out,
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from enum import IntEnum
@@ -45,6 +46,8 @@ _ELF_CORE_TYPE = 4  # e_type ET_CORE, elf(5)
 
 # What venv and virtualenv put into an environment. With anything else beside them it is somebody's project.
 _ENVIRONMENT_NAMES = frozenset(b"pyvenv.cfg bin Scripts lib lib64 Lib include share etc .gitignore .lock".split())
+
+_INSTALLED = re.compile(rb"(?:(.*)/)?(?:lib|lib64)/(?:python|pypy)[0-9.]+t?", re.DOTALL)
 
 SAVE_LINK = b"Save"
 
@@ -110,14 +113,17 @@ def skip_directory(names: frozenset[bytes], read_head: Callable[[bytes], bytes])
     return None
 
 
-def skip_in_environment(name: bytes, siblings: frozenset[bytes]) -> str | None:
-    """Why ``name`` is left out beside ``siblings``: the parts of an environment made right inside a project.
+def environment_of(path: bytes) -> bytes | None:
+    """The directory whose installed packages ``path`` holds, if that is a virtual environment; None for other paths.
 
-    ``python -m venv .`` puts pyvenv.cfg beside the user's own work, which must be saved all the same.
+    ``python -m venv .`` puts pyvenv.cfg beside the user's own work. That must be saved all the same, a ``lib`` or a
+    ``bin`` of their own included; only what an installer filled, ``lib/python3.11``, can be made again.
     """
-    if b"pyvenv.cfg" in siblings and name in _ENVIRONMENT_NAMES:
-        return "part of a virtual environment: it can be made again"
-    return None
+    match = _INSTALLED.fullmatch(path)
+    return None if match is None else match[1] or b""
+
+
+INSTALLED = "the packages of a virtual environment: they can be made again"
 
 
 def class_of(path: bytes, size: int) -> Class:

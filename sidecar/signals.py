@@ -25,6 +25,9 @@ class Signals:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_end)
         signal.signal(signal.SIGUSR1, self._on_notice)
+        # The interpreter's own handler wakes whoever waits: ours below run only after that wait, and a signal that
+        # comes just before it begins would go unheard until it is over.
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 
     def _on_end(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  the handler's signature
         if self.ended_at is None:

@@ -179,10 +179,10 @@ class Store:
             changed: set[bytes] = set()
             for path, entry in known:
                 self._take_out(path, entry, now_ns, changed)
+                # At once: if the rest fails, what comes back under this name must not be taken for saved.
+                self.index.remove(path)
             self._sync(changed)
             self._journal.append(records.removed_record(path) for path, _ in known)
-        for path, _ in known:
-            self.index.remove(path)
         self._compact()
         return [Removed(path) for path, _ in known]
 
@@ -225,7 +225,9 @@ class Store:
             self.layout.move_aside(self._in_mirror(path))
             return
         known = self.index.get(path)
-        span = _span(known.since_ns if known else status.st_mtime_ns, until_ns)
+        # What a kill left there before the journal could say so was the state only from its own time on.
+        is_known = known is not None and (known.size, known.mtime_ns) == (status.st_size, status.st_mtime_ns)
+        span = _span(known.since_ns if known is not None and is_known else status.st_mtime_ns, until_ns)
         directory = join(self._versions, path)
         changed.update(self.layout.make(directory))
         target = self.layout.root.directory(directory)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sidecar.clock import parse_stamp, stamp
 from sidecar.entry import Entry, Kind, join
-from sidecar.fsops import FileSystem
+from sidecar.fsops import FileSystem, Tree
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -74,12 +74,15 @@ def at_time(versions: Iterable[Version], at_ns: int) -> Version | None:
 
 def walk(fs: FileSystem, directory_fd: int, path: bytes) -> Iterator[Version]:
     """Every version of ``path`` and of all below it, each path's the oldest first."""
-    yield from versions_in(fs, directory_fd, path)
-    for name, status in fs.entries(directory_fd):
-        if not stat.S_ISDIR(status.st_mode):
-            continue
-        below = fs.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, at=directory_fd)
+    # One tree instead of recursion: a home can be deeper than Python's stack, and than the descriptors we may have.
+    versions = Tree(fs, directory_fd)
+    waiting = [b""]
+    while waiting:
+        place = waiting.pop()
+        below = join(path, place) if path and place else path or place
         try:
-            yield from walk(fs, below, join(path, name))
+            fd = versions.directory(place)
+            yield from versions_in(fs, fd, below)
+            waiting += [join(place, name) for name, status in fs.entries(fd) if stat.S_ISDIR(status.st_mode)]
         finally:
-            fs.close(below)
+            versions.forget()

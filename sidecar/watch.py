@@ -90,6 +90,11 @@ class Watch:
         """How many directories are watched."""
         return len(self._path_of)
 
+    def is_on(self, path: bytes) -> bool:
+        """Whether the directory ``path`` is watched."""
+        with self._lock:
+            return path in self._watch_of
+
     def add(self, path: bytes, directory_fd: int) -> bool:
         """Whether ``path``, open as ``directory_fd``, is watched from now on. Add first, then read the directory.
 
@@ -115,6 +120,10 @@ class Watch:
                 return True
             if known_as is not None:  # the same directory under its old name
                 self._inotify.remove_callbacks([self._watch_of.pop(known_as)])
+            replaced = self._watch_of.pop(path, None)
+            if replaced is not None:  # another directory, that was moved away from here
+                self._path_of.pop(replaced[0], None)
+                self._inotify.remove_callbacks([replaced])
             self._path_of[descriptor] = path
             self._watch_of[path] = (descriptor, id_)
             return True

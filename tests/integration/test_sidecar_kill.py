@@ -1,0 +1,242 @@
+"""No warning: after SIGKILL at any moment nothing is torn, nothing old is lost, and nothing is deleted by it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes import Place, tree, wait_until
+
+_LOSS_S = 3.0
+
+# Writes a new file every 100 ms and rewrites another in place; every content carries its time and its own checksum.
+_WRITER = """
+import hashlib, sys, time
+from pathlib import Path
+home = Path(sys.argv[1])
+def content(number):
+    body = (f"{number} {time.time()}\\n" * 200).encode()
+    return hashlib.sha256(body).hexdigest().encode() + b"\\n" + body
+number = 0
+while True:
+    (home / f"new-{number:05d}.txt").write_bytes(content(number))
+    (home / "rewritten.txt").write_bytes(content(number))
+    print(number, time.time(), flush=True)
+    number += 1
+    time.sleep(0.1)
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with Place(tmp_path) as place:
+        yield place
+
+
+def _verified(path: Path) -> tuple[int, float]:
+    """The number and the time in a file of the writer; fails where the file is torn."""
+    digest, _, body = path.read_bytes().partition(b"\n")
+    assert hashlib.sha256(body).hexdigest().encode() == digest, f"{path.name} is torn"
+    number, at = body.split(b"\n", 1)[0].split()
+    return int(number), float(at)
+
+
+def test_after_a_kill_at_most_three_seconds_are_missing_and_nothing_is_torn(place: Place) -> None:
+    sidecar = place.start()
+    writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(place.home)], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    lines = [writer.stdout.readline() for _ in range(50)]
+    os.kill(sidecar.pid, signal.SIGKILL)
+    killed_at = time.time()
+    writer.kill()
+    lines += writer.stdout.readlines()
+    writer.wait()
+    writer.stdout.close()
+    sidecar.wait()
+    written = {int(number): float(at) for number, at in (line.split() for line in lines if line.endswith("\n"))}
+
+    place.new_home()
+    sidecar = place.start()
+    back = {_verified(path)[0] for path in place.home.glob("new-*.txt")}
+    missing = [number for number, at in written.items() if number not in back and at < killed_at - _LOSS_S]
+    assert not missing
+    assert _verified(place.home / "rewritten.txt")[1] > killed_at - _LOSS_S - 0.1
+    assert place.end(sidecar) == 0
+
+
+@pytest.mark.parametrize(
+    "delay_s", [0.05, pytest.param(0.0, marks=pytest.mark.slow), pytest.param(0.2, marks=pytest.mark.slow)]
+)
+def test_a_restore_that_is_killed_half_way_deletes_nothing(place: Place, delay_s: float) -> None:
+    for number in range(1500):
+        (place.home / f"f{number:04d}").write_bytes(b"%d" % number * 50)
+    assert place.run("backup").returncode == 0
+    before = tree(place.mirror)
+    place.new_home()
+    sidecar = place.spawn(place.command("run"))
+    wait_until(lambda: sum(1 for _ in place.home.iterdir()) > 20, "the restore has begun")
+    time.sleep(delay_s)  # another moment of the restore each time
+    place.kill(sidecar)
+    assert tree(place.mirror) == before
+    for path in place.home.glob("f*"):
+        assert path.read_bytes() == b"%d" % int(path.name[1:]) * 50, "a stump under a file's name"
+    sidecar = place.start()
+    place.flush()
+    assert place.end(sidecar) == 0
+    assert tree(place.mirror) == before
+    assert len(list(place.home.glob("f*"))) == 1500
+
+
+def test_sigterm_in_the_middle_of_a_restore_deletes_nothing_and_the_next_start_goes_on(place: Place) -> None:
+    for number in range(1500):
+        (place.home / f"f{number:04d}").write_bytes(b"%d" % number * 50)
+    assert place.run("backup").returncode == 0
+    before = tree(place.mirror)
+    place.new_home()
+    sidecar = place.spawn(place.command("run"))
+    wait_until(lambda: sum(1 for _ in place.home.iterdir()) > 20, "the restore has begun")
+    assert place.end(sidecar) == 0
+    assert tree(place.mirror) == before
+    sidecar = place.start()
+    assert place.end(sidecar) == 0
+    assert tree(place.mirror) == before
+    assert len(list(place.home.glob("f*"))) == 1500
+
+
+# Rewrites a file in place, block by block, as fast as it can; every block carries the number of its generation.
+_REWRITER = """
+import os, sys, time
+fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT, 0o644)
+generation = 0
+while True:
+    generation += 1
+    for block in range(512):
+        os.pwrite(fd, b"%08d" % generation * 512, block * 4096)
+    if generation % 5 == 0:
+        time.sleep(0.05)
+"""
+
+
+def _check_a_state(content: bytes) -> None:
+    """The file once was so: a generation from the front on, and behind it at most the one before."""
+    generations = [int(content[at : at + 8]) for at in range(0, len(content), 4096)]
+    assert generations == sorted(generations, reverse=True), "newer blocks behind older ones: a mixture"
+    assert not generations or generations[0] - generations[-1] <= 1, "a mixture of more than two generations"
+
+
+def test_a_file_rewritten_in_place_all_the_time_is_never_a_mixture(place: Place) -> None:
+    place.settings = {"SIDECAR_QUIET": "0.001", "SIDECAR_MAX_DELAY": "0.002"}
+    path = place.home / "busy.bin"
+    sidecar = place.start()
+    writer = subprocess.Popen([sys.executable, "-c", _REWRITER, str(path)])
+    try:
+        end_at = time.monotonic() + 3
+        while time.monotonic() < end_at:
+            copy = place.mirror / "busy.bin"
+            if copy.exists():
+                _check_a_state(copy.read_bytes())
+    finally:
+        writer.kill()
+        writer.wait()
+    place.flush()
+    assert place.end(sidecar) == 0
+    assert (place.mirror / "busy.bin").read_bytes() == path.read_bytes()
+    for version in (place.persist / ".jupyterhub-sidecar" / "default" / "versions" / "busy.bin").glob("*"):
+        _check_a_state(version.read_bytes())
+
+
+class _Shadow:
+    """Everything that was ever written to each path, and what the user left there last."""
+
+    def __init__(self, home: Path, rng: random.Random) -> None:
+        self.home, self.rng = home, rng
+        self.ever: dict[str, set[bytes]] = {}
+        self.now: dict[str, bytes] = {}
+        self.count = 0
+
+    def act(self) -> None:
+        """One thing a user does."""
+        choice = self.rng.random()
+        names = sorted(self.now)
+        if choice < 0.6 or len(names) < 8:
+            name = f"d{self.rng.randrange(4)}/f{self.rng.randrange(40)}"
+            self._write(name)
+        elif choice < 0.8:
+            (self.home / (name := self.rng.choice(names))).unlink()
+            del self.now[name]
+        else:
+            source, target = self.rng.choice(names), f"d{self.rng.randrange(4)}/moved{self.rng.randrange(10)}"
+            (self.home / target).parent.mkdir(exist_ok=True)
+            (self.home / source).rename(self.home / target)
+            content = self.now.pop(source)
+            self.now[target] = content
+            self.ever.setdefault(target, set()).add(content)
+
+    def _write(self, name: str) -> None:
+        self.count += 1
+        content = b"%d:" % self.count + self.rng.randbytes(self.rng.choice([0, 10, 5000, 300_000]))
+        path = self.home / name
+        path.parent.mkdir(exist_ok=True)
+        self.ever.setdefault(name, set()).add(content)
+        if self.rng.random() < 0.5:
+            path.write_bytes(content)
+        else:
+            fresh = path.with_name(".fresh")
+            fresh.write_bytes(content)
+            fresh.rename(path)
+            self.ever.setdefault(str(fresh.relative_to(self.home)), set()).add(content)
+        self.now[name] = content
+
+
+@pytest.mark.parametrize("rounds", [12, pytest.param(2000, marks=pytest.mark.slow)])
+def test_a_soak_of_kills_never_tears_a_file_and_ends_with_everything_saved(place: Place, rounds: int) -> None:
+    rng = random.Random(rounds)
+    shadow = _Shadow(place.home, rng)
+    place.settings = {"SIDECAR_QUIET": "0.02", "SIDECAR_MAX_DELAY": "0.1"}
+    for number in range(rounds):
+        sidecar = place.spawn(place.command("run"))
+        end_at = time.monotonic() + rng.uniform(0.1, 1.1)
+        while time.monotonic() < end_at:
+            shadow.act()
+            time.sleep(rng.uniform(0, 0.02))  # the pace of the writer
+        place.kill(sidecar)
+        _check_whole(place, shadow, number)
+        _check_versions(place, shadow)
+    sidecar = place.start()
+    while place.flush()["brake"]:
+        place.flush(accept_deletions=True)
+    assert place.end(sidecar) == 0
+    saved = {str(p.relative_to(place.mirror)): p.read_bytes() for p in place.mirror.rglob("*") if p.is_file()}
+    assert saved == shadow.now
+    place.new_home()
+    sidecar = place.start()
+    assert {str(p.relative_to(place.home)): p.read_bytes() for p in place.home.glob("d*/*")} == shadow.now
+    assert place.end(sidecar) == 0
+
+
+def _check_whole(place: Place, shadow: _Shadow, number: int) -> None:
+    """Every file of the mirror is one whole content that its path once had."""
+    for path in place.mirror.rglob("*"):
+        if path.is_file():
+            name = str(path.relative_to(place.mirror))
+            content = path.read_bytes()
+            # A file rewritten in place is empty for a moment, and that is one of its contents.
+            assert content in shadow.ever.get(name, set()) or content == b"", f"{name} is torn in round {number}"
+
+
+def _check_versions(place: Place, shadow: _Shadow) -> None:
+    versions = place.persist / ".jupyterhub-sidecar" / "default" / "versions"
+    for path in versions.rglob("*Z_*Z*"):
+        if path.is_file():
+            name = str(path.parent.relative_to(versions))
+            content = path.read_bytes()
+            assert content in shadow.ever.get(name, set()) or content == b"", f"an earlier {name} is torn"
