@@ -7,6 +7,7 @@ judge, and hand over unchanged what is granted.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -22,11 +23,13 @@ from hub.admission import Pending, RefusedRequest, judge
 from hub.policy import Policy
 from hub.profiles import form_options
 from hub.resolve import Granted, Refused, resolve
+from hub.text import quoted, visible
 
 # JupyterHub 6 split the right to start a server from the right to see it.
 _START = "start:servers" if "start:servers" in scope_definitions else "servers"
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _with_scope: Callable[[str], Callable[[_Method], _Method]] = needs_scope
+_FIELDS = frozenset({"name", "display_name", "user_options"})
 _NOT_OPTIONS = frozenset({"next", "display_name", "_xsrf"})
 
 
@@ -56,7 +59,7 @@ class ServerGate(UserServerAPIHandler):  # type: ignore[misc]  # jupyterhub's ha
         user = self.find_user(user_name)
         granted = admit(user, server_name, options, self._policy, self._pending) if user else nullcontext()
         with granted:
-            await super().post(user_name, server_name)
+            await _started(super().post(user_name, server_name))
 
     @_with_scope(_START)
     async def put(self, user_name: str, server_name: str = "") -> None:
@@ -65,8 +68,25 @@ class ServerGate(UserServerAPIHandler):  # type: ignore[misc]  # jupyterhub's ha
 
     @_with_scope(_START)
     async def patch(self, user_name: str, server_name: str = "") -> None:
+        self._refuse_unknown_fields()
         self._refuse_stored(user_name)
         await super().patch(user_name, server_name)
+
+    def get_json_body(self) -> Any:
+        """The object in the body, or ``None``. JupyterHub takes whatever is not empty for an object."""
+        body = super().get_json_body()
+        if body and not isinstance(body, dict):
+            raise HTTPError(400, "the body must be a JSON object")
+        return body
+
+    def _refuse_unknown_fields(self) -> None:
+        """JupyterHub 6.1 fails over a field that it does not know, and over a name that is no text."""
+        body = self.get_json_body() or {}
+        unknown = [quoted(name) for name in body if name not in _FIELDS]
+        if unknown:
+            raise HTTPError(400, visible(f"no such field: {', '.join(unknown)}", limit=300))
+        if not isinstance(body.get("name", ""), str):
+            raise HTTPError(400, "name must be a string")
 
     def _refuse_stored(self, user_name: str) -> None:
         """Options that are only stored are judged without regard to what runs now."""
@@ -89,11 +109,11 @@ class ServerGate(UserServerAPIHandler):  # type: ignore[misc]  # jupyterhub's ha
             raise HTTPError(400, "the body is not JSON") from error
         if not body:
             return None, False
-        nested = hasattr(self, "get_server_json_body") or self.request.method == "PATCH"
-        if nested and isinstance(body, dict):
+        # JupyterHub 5 knows no other form than the options themselves.
+        if hasattr(self, "get_server_json_body") and isinstance(body, dict):
             if "user_options" in body:
                 return body["user_options"], body["user_options"] is not None
-            if "display_name" in body or "name" in body:
+            if "display_name" in body or self.request.method == "PATCH":
                 return None, False
         return body, True
 
@@ -146,7 +166,15 @@ class SpawnGate(SpawnHandler):  # type: ignore[misc]
             self.finish(await self._render_form(for_user=user, spawner_options_form=form, message=message))
             return
         with granted:
-            await go_on()
+            await _started(go_on())
+
+
+async def _started(start: Awaitable[None]) -> None:
+    """JupyterHub has answered a start. A stop in the middle cancels the start, and it calls that its own error."""
+    try:
+        await start
+    except asyncio.CancelledError as error:
+        raise HTTPError(409, "the server was stopped before it had started") from error
 
 
 def admit(user: Any, server: str, options: object, policy: Policy, pending: Pending) -> AbstractContextManager[None]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import stat
 import subprocess
 import time
 
 from hub.plan import Directories
-from hub.processes import until
+from hub.processes import open_at_once, until
 
 LINKS = ("Persist", "Shared")
+_SAVE = "Save"  # a link that the sidecar makes
 _WIPING = ".wiping-"
 _WIPE_WAIT_S = 3.0
+_REMOVE = 'find "$@" -xdev -type d ! -perm -700 -exec chmod u+rwx {} ";"; exec rm -rf --one-file-system -- "$@"'
 
 
 def prepare(directories: Directories) -> list[str]:
@@ -37,11 +38,21 @@ def prepare(directories: Directories) -> list[str]:
         if _links_to(link, target):
             continue
         if os.path.lexists(link):
-            aside = f"{name}.moved-aside-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
-            os.rename(link, os.path.join(directories.home, aside))
-            told.append(f"{name} in the home was not ours; it is now {aside}")
+            told.append(_move_aside(directories.home, name))
         os.symlink(target, link)
+    if not _link_or_nothing(os.path.join(directories.home, _SAVE)):
+        told.append(_move_aside(directories.home, _SAVE))
     return told
+
+
+def _move_aside(home: str, name: str) -> str:
+    aside = f"{name}.moved-aside-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
+    os.rename(os.path.join(home, name), os.path.join(home, aside))
+    return f"{name} in the home was not ours; it is now {aside}"
+
+
+def _link_or_nothing(path: str) -> bool:
+    return os.path.islink(path) or not os.path.lexists(path)
 
 
 def _links_to(path: str, target: str) -> bool:
@@ -56,10 +67,9 @@ def obstacle(directories: Directories) -> str:
 
     The sidecar never looks at the names of the other tiers: work put there, in place of the link, is saved by nobody.
     """
-    for name in (*LINKS, "Save"):
-        with contextlib.suppress(FileNotFoundError):
-            if not stat.S_ISLNK(os.lstat(os.path.join(directories.home, name)).st_mode):
-                return f"{name} in the home is no link any more, and what is in it is saved nowhere"
+    for name in (*LINKS, _SAVE):
+        if not _link_or_nothing(os.path.join(directories.home, name)):
+            return f"{name} in the home is no link any more, and what is in it is saved nowhere"
     return ""
 
 
@@ -79,9 +89,12 @@ async def wipe(directories: Directories) -> None:
 
 
 def _remove(paths: list[str]) -> subprocess.Popen[bytes]:
-    """Starts to remove ``paths``, however deep: Python 3.11's ``rmtree`` ends at its recursion limit."""
+    """Starts to remove ``paths``, however deep: Python 3.11's ``rmtree`` ends at its recursion limit.
+
+    A read-only directory, such as Go's module cache, is made writable first: ``rm`` would leave what is in it.
+    """
     return subprocess.Popen(
-        ["rm", "-rf", "--one-file-system", "--", *paths],
+        ["/bin/sh", "-c", _REMOVE, "remove", *paths],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -104,7 +117,7 @@ def _write(path: str, text: str) -> None:
 def kept_note(directories: Directories) -> str:
     """Why the home was kept at the last end; empty if it was not."""
     try:
-        with open(directories.kept, encoding="utf-8", errors="replace") as file:
+        with open(directories.kept, encoding="utf-8", errors="replace", opener=open_at_once) as file:
             return file.read(1000).strip()
     except OSError:
         return ""

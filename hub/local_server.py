@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from hub import home
 from hub.gpu import MACHINE_GPU_VARIABLES, GpuVerdict, check_gpus
 from hub.plan import Plan
-from hub.processes import MARK, Child, Process, end_all, last_line, listening, marked, start, until
+from hub.processes import MARK, Child, Process, end_all, last_line, listening, marked, start, until, with_descendants
 from hub.storage_process import SAFE, Say, StorageFailed, StorageProcess
 
 NOTEBOOK_PATIENCE_S = 4.0
@@ -127,7 +127,7 @@ class LocalServer:
 
     async def _end_leftovers(self) -> None:
         """Ends what a killed hub left running: two notebooks must not write to one home."""
-        left = await end_all(marked(self._mark), patience_s=NOTEBOOK_PATIENCE_S)
+        left = await end_all(with_descendants(marked(self._mark)), patience_s=NOTEBOOK_PATIENCE_S)
         if self._storage.adopt():
             self._say(20, "Storage: saving the last session first")
             await self._storage.end()
@@ -142,12 +142,19 @@ class LocalServer:
         verdict = await check_gpus(self._programs.gpu_check, environ=minimal, expected=expected)
         self._tell(verdict)
         if verdict.report:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.plan.directories.gpu_report)
-            with open(self.plan.directories.gpu_report, "x", encoding="utf-8") as file:
-                file.write(verdict.report)
+            self._keep_report(verdict.report)
         if self.plan.block_on_gpu and verdict.verdict in ("fail", "unknown"):
             raise StartRefused(f"Your server was not started: its GPUs need attention. {verdict.line}")
+
+    def _keep_report(self, report: str) -> None:
+        path = self.plan.directories.gpu_report
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            with open(path, "x", encoding="utf-8") as file:
+                file.write(report)
+        except OSError as error:
+            self._log.warning("the report of the GPU check cannot be written: %s", error)
 
     async def _start_notebook(self, environ: Mapping[str, str], port: int) -> None:
         log = os.path.join(self.plan.directories.server, "notebook.log")
@@ -194,22 +201,30 @@ class LocalServer:
     async def _end(self) -> int:
         began = time.monotonic()
         code = await self._end_notebook()
-        if not os.path.lexists(self.plan.directories.home):
-            return code
         safe = await self._storage.end()
+        if not os.path.lexists(self.plan.directories.home):
+            return code  # not made yet, or removed by its user
         if safe not in _TOLD:
             # Adopted from an earlier hub, killed, or crashed: its exit code says nothing. A last backup does.
             remaining_s = NOTEBOOK_PATIENCE_S + 1 + self.plan.sidecar.grace_s - (time.monotonic() - began)
-            safe = await self._storage.backup(longest_s=max(2.0, remaining_s))
+            safe = await self._back_up(longest_s=max(2.0, remaining_s))
         await self._settle(safe)
         return code
 
+    async def _back_up(self, *, longest_s: float) -> int | None:
+        try:
+            return await self._storage.backup(longest_s=longest_s)
+        except OSError as error:
+            self._log.error("the sidecar cannot be started: %s", error)
+            return None
+
     async def _end_notebook(self) -> int:
+        family = with_descendants(marked(self._mark))  # before the end makes orphans of them
         if self._notebook is not None and self._notebook.running():
             self._notebook.send(signal.SIGTERM)
             await self._notebook.ended(NOTEBOOK_PATIENCE_S)
         # Kernels and terminals have sessions of their own, and can be left over.
-        left = await end_all(marked(self._mark), patience_s=0.5)
+        left = await end_all({*family, *marked(self._mark)}, patience_s=0.5)
         for process in left:
             self._log.error("process %s of the notebook does not end", process.pid)
         return (self._notebook.exit_code() if self._notebook else 0) or 0
@@ -231,4 +246,7 @@ class LocalServer:
                 self._log.info("everything is saved; the fast home is wiped")
                 return
         self._log.error("THE HOME IS KEPT at %s, %s", directories.home, reason)
-        await home.note_kept(directories, reason)
+        try:
+            await home.note_kept(directories, reason)
+        except OSError as error:  # a full disk, for one: the home is kept all the same
+            self._log.error("the note about it cannot be written: %s", error)

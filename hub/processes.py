@@ -54,20 +54,49 @@ def identify(pid: int) -> Process | None:
 
 def marked(mark: str) -> list[Process]:
     """Every running process whose environment began with ``mark``."""
-    wanted = f"{MARK}={mark}".encode()
+    return _marked(lambda found: found == mark)
+
+
+def marked_below(directory: str, role: str) -> list[Process]:
+    """Every running process of any server below ``directory`` that is its ``role``."""
+    return _marked(lambda found: found.startswith(f"{directory}/") and found.endswith(f"#{role}"))
+
+
+def _marked(wanted: Callable[[str], bool]) -> list[Process]:
     found = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
+    for pid in _pids():
         try:
-            with open(f"/proc/{entry}/environ", "rb") as file:
-                environ = file.read().split(b"\0")
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                environ = os.fsdecode(file.read()).split("\0")
         except OSError:
             continue  # ended meanwhile, or somebody else's
-        process = identify(int(entry)) if wanted in environ else None
+        marks = (entry.removeprefix(f"{MARK}=") for entry in environ if entry.startswith(f"{MARK}="))
+        process = identify(pid) if any(wanted(mark) for mark in marks) else None
         if process is not None:
             found.append(process)
     return found
+
+
+def with_descendants(processes: Iterable[Process]) -> list[Process]:
+    """``processes`` and everything below them: a child that was started with an empty environment has no mark."""
+    children: dict[int, list[int]] = {}
+    for pid in _pids():
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+            parent = int(file.read().rpartition(b")")[2].split()[1])
+            children.setdefault(parent, []).append(pid)
+    found = {process.pid: process for process in processes}
+    waiting = list(found)
+    while waiting:
+        for pid in children.get(waiting.pop(), []):
+            process = identify(pid) if pid not in found else None
+            if process is not None:
+                found[pid] = process
+                waiting.append(pid)
+    return list(found.values())
+
+
+def _pids() -> list[int]:
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
 
 
 def send(process: Process, signum: signal.Signals) -> None:
@@ -119,7 +148,7 @@ class Child:
 
 def start(command: Sequence[str], *, environ: Mapping[str, str], cwd: str, log: str) -> Child:
     """Starts ``command`` in a session of its own; what it prints is appended to ``log``. Raises ``OSError``."""
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = open_at_once(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
     try:
         popen = subprocess.Popen(
             list(command),
@@ -135,6 +164,14 @@ def start(command: Sequence[str], *, environ: Mapping[str, str], cwd: str, log: 
     return Child(identify(popen.pid) or Process(popen.pid, "gone"), popen)
 
 
+def open_at_once(path: str, flags: int) -> int:
+    """A descriptor of the file ``path``. What a user put there instead, a link or a FIFO, makes nobody wait.
+
+    Raises ``OSError``.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+
+
 def listening(port: int) -> bool:
     """Whether somebody takes connections on ``port`` of this machine."""
     with socket.socket() as connection:
@@ -145,7 +182,7 @@ def listening(port: int) -> bool:
 def last_line(log: str) -> str:
     """The last line in the file ``log`` that is not empty, readable."""
     try:
-        with open(log, "rb") as file:
+        with open(log, "rb", opener=open_at_once) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
             lines = file.read().decode("utf-8", "replace").split("\n")
     except OSError:

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -266,6 +267,30 @@ def test_options_cannot_be_stored_for_later(hub: Hub) -> None:
     assert nothing_recorded(hub, "researcher")
 
 
+def test_options_beside_a_name_are_judged_like_all_others(hub: Hub) -> None:
+    body = {"name": "later", "profile": "a100-1"}
+    for method, path in (("PUT", "servers/later"), ("POST", "servers/later"), ("POST", "server")):
+        assert hub.rest(method, f"/hub/api/users/researcher/{path}", "researcher", body).status == 403
+    assert nothing_recorded(hub, "researcher")
+
+
+@pytest.mark.parametrize(
+    ("method", "raw"),
+    [
+        ("PATCH", b'{"display_name": "x", "foo": 1}'),
+        ("PATCH", b'{"name": ["x"]}'),
+        ("PATCH", b'{"name": 5}'),
+        ("PATCH", b"[1]"),
+        ("DELETE", b"[1]"),
+        ("DELETE", b'"x"'),
+    ],
+)
+def test_a_body_of_another_shape_is_4xx(hub: Hub, method: str, raw: bytes) -> None:
+    answer = hub.rest(method, "/hub/api/users/researcher/server", "researcher", raw=raw)
+    assert answer.status == 400
+    assert answer.message.isprintable()
+
+
 def test_researcher_sees_one_profile_with_the_note(hub: Hub) -> None:
     browser = Browser(hub.base)
     browser.log_in("researcher")
@@ -405,6 +430,70 @@ def test_work_survives_a_stop_a_killed_hub_and_ctrl_c(own_hub: Hub) -> None:
     assert (mirror / "last.bin").read_bytes() == work[::-1]
     assert not os.path.lexists(directories.home)
     assert "Traceback" not in hub.output
+
+
+def test_ctrl_c_ends_the_server_whose_start_a_killed_hub_left_unfinished(own_hub: Hub) -> None:
+    hub = own_hub
+    hub.start()
+    hub.rest("GET", "/hub/api/user", "researcher")
+
+    def ask() -> None:
+        with contextlib.suppress(OSError):
+            hub.rest("POST", "/hub/api/users/researcher/server", "researcher")
+
+    request = threading.Thread(target=ask)
+    request.start()
+    storage = f"{hub.directories('researcher').server}#storage"
+    eventually(lambda: bool(marked(storage)), 20, "the sidecar runs")
+    hub.signal(signal.SIGKILL)
+    request.join()
+    assert marked(storage)
+    hub.start()
+    assert hub.signal(signal.SIGINT) < 20
+    assert hub.processes() == []
+
+
+def test_a_closed_terminal_is_as_good_as_ctrl_c(own_hub: Hub) -> None:
+    hub = own_hub
+    hub.start()
+    assert hub.rest("POST", "/hub/api/users/researcher/server", "researcher").status in (201, 202)
+    hub.wait_ready("researcher")
+    directories = hub.directories("researcher")
+    (Path(directories.home) / "last.txt").write_text("precious")
+    assert hub.signal(signal.SIGHUP) < 20
+    assert hub.processes() == []
+    assert (Path(directories.persist) / "Backup" / "default" / "last.txt").read_text() == "precious"
+
+
+def test_ctrl_c_ends_a_hub_whose_data_was_moved_away_and_nothing_in_it_is_lost(own_hub: Hub) -> None:
+    hub = own_hub
+    hub.start()
+    assert hub.rest("POST", "/hub/api/users/researcher/server", "researcher").status in (201, 202)
+    hub.wait_ready("researcher")
+    home = Path(hub.directories("researcher").home)
+    moved = hub.data.with_name("moved")
+    hub.data.rename(moved)
+    last = moved / home.relative_to(hub.data) / "last.txt"
+    last.write_text("precious")
+    assert hub.signal(signal.SIGINT) < 20
+    assert hub.processes() == []
+    assert last.read_text() == "precious"
+
+
+def test_a_stop_in_the_middle_of_a_start_is_a_readable_answer(own_hub: Hub) -> None:
+    hub = own_hub
+    hub.start()
+    hub.rest("GET", "/hub/api/user", "researcher")
+    answers: list[Answer] = []
+    path = "/hub/api/users/researcher/server"
+    request = threading.Thread(target=lambda: answers.append(hub.rest("POST", path, "researcher")))
+    request.start()
+    eventually(lambda: bool((hub.server("researcher") or {}).get("pending")), 10, "pending")
+    assert hub.rest("DELETE", path, "researcher").status in (202, 204)
+    request.join()
+    assert answers[0].status in (202, 409)
+    hub.wait_stopped("researcher")
+    assert "Traceback" not in hub.log
 
 
 def oldest(directories: Directories, mark: str) -> Process:

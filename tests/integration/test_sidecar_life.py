@@ -224,8 +224,9 @@ def test_status_is_quick_and_says_stopped_where_nothing_runs(place: Place) -> No
     )
     os.kill(process.pid, signal.SIGSTOP)
     started = time.monotonic()
-    assert place.run("status", "--json").returncode == 0
+    frozen = place.run_json("status", "--json")
     assert time.monotonic() - started < 2
+    assert (frozen["state"], frozen["detail"]) == ("degraded", "the sidecar runs, and does not answer")
     os.kill(process.pid, signal.SIGCONT)
     place.end(process)
     assert place.run_json("status", "--json")["state"] == "stopped"

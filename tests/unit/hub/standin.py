@@ -4,7 +4,8 @@ it was asked in FILE.calls.
 FILE is JSON. For a sidecar: ``run`` (exit code after SIGTERM), ``early`` (exit at once with this code), ``backup``
 (exit code), ``states`` (what status answers, one after the other). For a notebook: ``early`` (ends at once with this
 code), ``exit`` (ends with this code once it was seen to listen), ``stubborn`` (ignores SIGTERM), ``kernel`` (has a
-child in a session of its own). For a GPU check: ``output`` and ``exit``, or ``hang``.
+child in a session of its own), ``unmarked`` (the same, with an empty environment). For a GPU check: ``output`` and
+``exit``, or ``hang``.
 """
 
 from __future__ import annotations
@@ -61,9 +62,10 @@ def _notebook(port: int, rules: dict[str, Any]) -> int:
     if "early" in rules:
         sys.stderr.write("No module named jupyterlab\n")
         return int(rules["early"])
-    if rules.get("kernel"):
+    if rules.get("kernel") or rules.get("unmarked"):
         # As jupyter_client does: a session of its own.
-        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+        environ: dict[str, str] | None = {} if rules.get("unmarked") else None
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env=environ, start_new_session=True)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", port))
         listener.listen()

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -20,7 +22,7 @@ from hub import home
 from hub.local_server import LocalServer, Programs, StartRefused
 from hub.plan import Plan, local_directories, local_plan
 from hub.policy_file import load_policy
-from hub.processes import end_all, marked, until
+from hub.processes import end_all, marked, until, with_descendants
 from hub.quantity import Size
 from hub.resolve import Decision
 
@@ -174,6 +176,23 @@ def test_a_home_deeper_than_pythons_recursion_is_wiped_and_its_links_are_not_fol
     assert (outside / "work.txt").read_text() == "precious"
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="needs an account that permissions hold back: root is not")
+def test_a_home_with_a_read_only_directory_is_wiped_to_the_last_file(bench: Bench) -> None:
+    async def body() -> None:
+        server = bench.server()
+        await bench.start(server)
+        closed = Path(server.plan.directories.home) / "go" / "mod"
+        closed.mkdir(parents=True)
+        (closed / "file").write_text("x")
+        closed.chmod(0o500)
+        closed.parent.chmod(0)
+        await server.end()
+        left = [path.name for path in Path(server.plan.directories.server).iterdir() if path.name.startswith(".wip")]
+        assert left == []
+
+    run(body)
+
+
 @pytest.mark.parametrize("code", [2, 3, 4, 5])
 def test_the_home_is_kept_loudly_when_not_everything_is_safe(bench: Bench, code: int) -> None:
     bench.rules("sidecar", run=code, backup=code)
@@ -215,6 +234,100 @@ def test_work_put_in_the_place_of_a_link_is_not_wiped(bench: Bench) -> None:
         aside = list(link.parent.glob("Persist.moved-aside-*/work.txt"))
         assert [path.read_text() for path in aside] == ["precious"]
         await again.end()
+
+    run(body)
+
+
+def test_work_put_in_the_place_of_save_is_moved_to_where_it_is_saved(bench: Bench) -> None:
+    async def body() -> None:
+        server = bench.server()
+        await bench.start(server)
+        save = Path(server.plan.directories.home) / "Save"
+        save.mkdir()
+        (save / "work.txt").write_text("precious")
+        await server.end()
+        again = bench.server()
+        await bench.start(again)
+        assert [path.read_text() for path in save.parent.glob("Save.moved-aside-*/work.txt")] == ["precious"]
+        assert not os.path.lexists(save)
+        await again.end()
+        assert not os.path.lexists(save.parent)
+
+    run(body)
+
+
+def test_a_server_whose_user_removed_the_whole_home_leaves_no_process(bench: Bench) -> None:
+    async def body() -> None:
+        server = bench.server()
+        await bench.start(server)
+        shutil.rmtree(server.plan.directories.home)
+        await server.end()
+
+    run(body)
+    assert bench.running == []
+
+
+@pytest.mark.parametrize("obstacle", ["no run directory", "no place for the note"])
+def test_an_end_that_meets_an_obstacle_keeps_the_home_and_is_over(bench: Bench, obstacle: str) -> None:
+    bench.rules("sidecar", run=1, backup=4)
+
+    async def body() -> None:
+        server = bench.server()
+        await bench.start(server)
+        directories = server.plan.directories
+        if obstacle == "no run directory":
+            shutil.rmtree(directories.run)
+        else:
+            os.mkdir(directories.kept)
+        assert await server.end() == 0
+        assert os.path.lexists(directories.home)
+
+    run(body)
+    assert bench.running == []
+    assert any(line.startswith("ERROR THE HOME IS KEPT") for line in bench.logged)
+
+
+@pytest.mark.parametrize("name", ["sidecar.log", "notebook.log", "home-kept.txt"])
+def test_a_fifo_planted_for_a_file_of_ours_makes_nobody_wait(bench: Bench, name: str) -> None:
+    directory = Path(bench.plan.directories.server)
+    directory.mkdir(parents=True)
+    os.mkfifo(directory / name)
+
+    async def body() -> None:
+        server = bench.server()
+        with contextlib.suppress(StartRefused):
+            await asyncio.wait_for(bench.start(server), 10)
+        await server.end()
+
+    run(body)
+    assert bench.running == []
+
+
+def test_a_directory_planted_for_the_gpu_report_does_not_stop_the_start(bench: Bench) -> None:
+    bench.gpus = 1
+    bench.rules("gpu", output=json.dumps(REPORT))
+    Path(bench.plan.directories.gpu_report).mkdir(parents=True)
+
+    async def body() -> None:
+        server = bench.server()
+        await bench.start(server)
+        await server.end()
+
+    run(body)
+    assert any("report of the GPU check cannot be written" in line for line in bench.logged)
+
+
+def test_a_child_with_an_empty_environment_ends_with_its_notebook(bench: Bench) -> None:
+    bench.rules("notebook", unmarked=True)
+
+    async def body() -> None:
+        server = bench.server()
+        await bench.start(server)
+        assert server.notebook
+        (child,) = (process for process in with_descendants([server.notebook]) if process != server.notebook)
+        assert child not in marked(f"{server.plan.directories.server}#notebook")
+        await server.end()
+        assert not child.alive()
 
     run(body)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.clock import iso, parse_stamp, parse_time, stamp
-from sidecar.entry import Entry, Kind, ancestors, join, name_of, parent, shown
+from sidecar.entry import Entry, Kind, ancestors, join, legible, name_of, parent, shown
 from sidecar.errors import UsageError
 
 _now_and_then = st.integers(min_value=0, max_value=9_000_000_000 * 10**9)
@@ -100,3 +100,17 @@ def test_paths_come_apart_and_together(path: bytes, above: bytes, name: bytes, a
 
 def test_a_name_that_is_not_utf8_is_shown_by_its_bytes() -> None:
     assert shown(b"caf\xc3\xa9-\xff") == "café-\\xff"
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("Übung.ipynb".encode(), "Übung.ipynb"),
+        (b"two\nlines", "two\\nlines"),
+        (b"\x1b[31mred", "\\x1b[31mred"),
+        (b"not utf-8 \xff", "not utf-8 \\xff"),
+        ("right\u202eleft".encode(), "right\\u202eleft"),
+    ],
+)
+def test_a_name_is_one_harmless_line_for_people(path: bytes, text: str) -> None:
+    assert legible(path) == text
