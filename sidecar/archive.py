@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sidecar import journal
 from sidecar.clock import Clock
 from sidecar.config import Settings
-from sidecar.entry import Entry, Kind, join, name_of, parent, shown
+from sidecar.entry import Entry, Kind, join, legible, name_of, parent
 from sidecar.errors import NothingToRestore, PersistMissing, UsageError
 from sidecar.fsops import FileSystem
 from sidecar.index import Index
@@ -64,7 +64,7 @@ class Archive:
         try:
             state = self.layout.root.directory(state_of(self.layout.server))
         except FileNotFoundError as error:
-            raise PersistMissing(f"there is no backup of the server {shown(self.layout.server)}") from error
+            raise PersistMissing(f"there is no backup of the server {legible(self.layout.server)}") from error
         try:
             return journal.read(self._fs, state).index
         except JournalUnreadable:
@@ -80,7 +80,7 @@ class Archive:
         if current is not None and current.kind is not Kind.DIRECTORY:
             past.append(Past(current.since_ns, None, current.size, current.kind))
         if not past:
-            raise NothingToRestore(f"the backup has never held a file {shown(path)}")
+            raise NothingToRestore(f"the backup has never held a file {legible(path)}")
         return past
 
     def wanted(self, path: bytes, at_ns: int | None) -> list[Wanted]:
@@ -98,7 +98,7 @@ class Archive:
         if not found and path:
             when = "" if at_ns is None else " at that time"
             raise NothingToRestore(
-                f"the backup holds no {shown(path)}{when}", hint="sidecar versions shows what it has"
+                f"the backup holds no {legible(path)}{when}", hint="sidecar versions shows what it has"
             )
         return list(found.values())
 

@@ -16,14 +16,14 @@ from sidecar import errors
 from sidecar.archive import Archive, Past, home_path
 from sidecar.clock import Clock, iso, parse_time
 from sidecar.config import Settings, from_environ
-from sidecar.entry import shown
-from sidecar.errors import SidecarError, UsageError
+from sidecar.entry import legible
+from sidecar.errors import SidecarError, UsageError, WriterActive
 from sidecar.fsops import FileSystem, Tree
 from sidecar.persist import persist_errors
 from sidecar.restore import Kept, Restored, Restorer, Result, Wanted, in_order
 from sidecar.server import ask
 from sidecar.signals import Signals
-from sidecar.status import path_fields, size_text, stopped, summary
+from sidecar.status import path_fields, silent, size_text, stopped, summary
 
 _STATUS_WAIT_S = 1.0  # the promise is 2 s, and the interpreter needs its own time to start
 
@@ -110,7 +110,11 @@ def backup(settings: Settings, accept_deletions: bool) -> int:
     from sidecar.persist import check_mounted
 
     check_mounted(settings)
-    if ask(settings.socket_path, {"op": "status"}, _STATUS_WAIT_S) is None:
+    try:
+        running = ask(settings.socket_path, {"op": "status"}, _STATUS_WAIT_S) is not None
+    except TimeoutError as error:
+        raise WriterActive("the running sidecar does not answer") from error
+    if not running:
         return back_up_once(settings, FileSystem(), Clock(), accept_deletions=accept_deletions)
     reply = ask(settings.socket_path, {"op": "flush", "accept_deletions": accept_deletions}, 24 * 3600.0)
     if reply is None:
@@ -129,7 +133,10 @@ def backup(settings: Settings, accept_deletions: bool) -> int:
 @_with_settings
 def status(settings: Settings, as_json: bool) -> int:
     """Say how safe the work is, within 2 s and without touching Persist."""
-    document = ask(settings.socket_path, {"op": "status"}, _STATUS_WAIT_S) or stopped(settings.server)
+    try:
+        document = ask(settings.socket_path, {"op": "status"}, _STATUS_WAIT_S) or stopped(settings.server)
+    except TimeoutError:
+        document = silent(settings.server)
     click.echo(json.dumps(document, indent=2) if as_json else summary(document))
     return errors.EXIT_SAFE
 
@@ -185,7 +192,7 @@ def restore(settings: Settings, paths: tuple[str, ...], at_text: str | None, tar
             wanted = in_order({item.path: item for path in where for item in archive.wanted(path, at_ns)}.values())
         if dry_run:
             for item in wanted:
-                click.echo(f"would restore {shown(item.path)}")
+                click.echo(f"would restore {legible(item.path)}")
             return errors.EXIT_SAFE
         return _put_back(fs, archive, wanted, target or settings.home, asked=bool(paths))
     finally:
@@ -216,8 +223,8 @@ def _report(results: list[Result], *, asked: bool) -> int:
     kept = [result for result in results if isinstance(result, Kept)]
     failed = [result for result in results if not isinstance(result, Restored | Kept)]
     for result in failed:
-        click.echo(f"not restored: {shown(result.path)}: {getattr(result, 'reason', 'not in the backup')}", err=True)
+        click.echo(f"not restored: {legible(result.path)}: {getattr(result, 'reason', 'not in the backup')}", err=True)
     click.echo(f"{restored} restored, {len(kept)} were there and were left alone, {len(failed)} could not be restored")
     if asked and kept:
-        click.echo(f"left alone: {shown(kept[0].path)} exists; --to DIR puts the copy elsewhere", err=True)
+        click.echo(f"left alone: {legible(kept[0].path)} exists; --to DIR puts the copy elsewhere", err=True)
     return errors.EXIT_UNSAVED if failed or (asked and kept and not restored) else errors.EXIT_SAFE

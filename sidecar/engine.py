@@ -13,7 +13,7 @@ from sidecar import errors
 from sidecar.clock import Clock, iso
 from sidecar.config import Settings
 from sidecar.copy import FULL
-from sidecar.entry import shown
+from sidecar.entry import legible
 from sidecar.errors import UsageError
 from sidecar.finder import Finder
 from sidecar.fsops import DestinationError, FileSystem, Tree, read_file
@@ -206,7 +206,7 @@ class Engine:
             )
             return errors.EXIT_SAFE
         self._write_left_behind("the time was up" if late else "could not be saved")
-        first = ", ".join(shown(path) for path in list(unsaved)[:5])
+        first = ", ".join(legible(path) for path in list(unsaved)[:5])
         if unsaved:
             log.error("NOT SAVED: %d files: %s", len(unsaved), first)
         if self.saver.braked:

@@ -96,5 +96,15 @@ def ancestors(path: bytes) -> list[bytes]:
 
 
 def shown(path: bytes) -> str:
-    """``path`` for people and for JSON: UTF-8, any other byte as ``\\xNN``."""
+    """``path`` for JSON: UTF-8, any other byte as ``\\xNN``."""
     return path.decode("utf-8", "backslashreplace")
+
+
+def visible(text: str) -> str:
+    """``text`` for a terminal or a log: control, bidirectional and other unprintable characters are escaped."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
+
+
+def legible(path: bytes) -> str:
+    """``path`` for people: one line, whatever somebody put into a file's name."""
+    return visible(shown(path))

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sidecar.entry import Entry, Kind, join, name_of, parent, shown
+from sidecar.entry import Entry, Kind, join, legible, name_of, parent
 from sidecar.fsops import FileSystem, Tree
 from sidecar.persist import mirror_of
 from sidecar.restore import Kept, Missing, NotRestored, Restored, Restorer, Wanted, in_order
@@ -85,8 +85,10 @@ def _recover_batch(
             lost.append(item.path)
         elif isinstance(result, NotRestored):
             recovery.failed[item.path] = result.reason
-            log.error("could not bring back %s: %s", shown(item.path), result.reason)
+            log.error("could not bring back %s: %s", legible(item.path), result.reason)
     store.record(back)
     if lost:
-        log.warning("%d files that the journal knows are not in the mirror, the first is %s", len(lost), shown(lost[0]))
+        log.warning(
+            "%d files that the journal knows are not in the mirror, the first is %s", len(lost), legible(lost[0])
+        )
         store.remove(lost)

@@ -95,7 +95,7 @@ def answering(socket_path: str, answer: Answer) -> Iterator[None]:
 
 
 def ask(socket_path: str, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any] | None:
-    """The running sidecar's answer; None where none runs or it does not answer in time."""
+    """The running sidecar's answer; None where none runs. Raises ``TimeoutError`` where one is silent."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout_s)
@@ -103,6 +103,8 @@ def ask(socket_path: str, request: Mapping[str, Any], timeout_s: float) -> dict[
             connection.sendall(json.dumps(request).encode() + b"\n")
             with connection.makefile("rb") as lines:
                 reply = json.loads(lines.readline(_LINE_MAX_BYTES))
+    except TimeoutError:
+        raise
     except (OSError, ValueError):
         return None
     return reply if isinstance(reply, dict) else None

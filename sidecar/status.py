@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sidecar.entry import shown
+from sidecar.entry import shown, visible
 from sidecar.fsops import FileSystem, read_file
 
 SCHEMA = 1
@@ -74,6 +74,12 @@ class Status:
         }
 
 
+def silent(server: str) -> dict[str, Any]:
+    """The status where a sidecar runs and does not answer."""
+    status = Status(server=server, state="degraded", detail="the sidecar runs, and does not answer")
+    return status.document(0.0)
+
+
 def stopped(server: str) -> dict[str, Any]:
     """The status where no sidecar runs."""
     return replace(Status(server=server), state="stopped").document(0.0)
@@ -118,7 +124,7 @@ def summary(document: Mapping[str, Any]) -> str:
         free = "" if persist["free_bytes"] is None else f", {size_text(persist['free_bytes'])} free"
         lines.append(f"Persist    {persist['state']}{free}")
         lines.append(f"left out   {document['skipped_count']}")
-    lines += [f"NOT SAVED  {item['path']}: {item['reason']}" for item in document["failed"][:20]]
+    lines += [f"NOT SAVED  {visible(item['path'])}: {item['reason']}" for item in document["failed"][:20]]
     if document["brake"]:
         lines.append(f"BRAKE      {document['brake']['reason']}")
     if document["left_behind"]:
