@@ -70,6 +70,7 @@ class Engine:
         self.trouble: DestinationError | None = None
         self._troubles = 0
         self._not_before_s = 0.0
+        self._doubt = False
         self._free_bytes: int | None = None
         self._queued_since_s: float | None = None
 
@@ -100,6 +101,7 @@ class Engine:
         if now_s >= self.finder.next_scan_s:
             self.finder.scan()
             self._free_bytes = None
+            self._doubt = True
         # Both halves of a move, which come as two events.
         self.saver.plan(self.finder.settle.take_due(now_s + _TOGETHER_S))
         self.saver.plan(self.saver.retry.take_due(now_s))
@@ -111,6 +113,8 @@ class Engine:
     def _step(self) -> bool:
         """Whether one batch was saved; on trouble with Persist it is kept, and tried again later."""
         try:
+            if self._doubt:
+                self._look_at_place()
             self.saver.step()
         except DestinationError as error:
             if self.trouble is None or self.trouble.errno != error.errno:
@@ -127,6 +131,27 @@ class Engine:
         elif self._queued_since_s is None:
             self._queued_since_s = self._clock.monotonic()
         return True
+
+    def _look_at_place(self) -> None:
+        """The backup lies where everybody looks for it; if it was taken away, everything waits to be saved again."""
+        if self.store.ensure_in_place():
+            log.error("the backup was taken away from Persist: everything is saved again")
+            self.finder.scan()
+        self._doubt = False
+
+    def _doubt_mirror(self) -> None:
+        """Before success is claimed. Where the user can reach the mirror, every file in it is looked at too."""
+        self._doubt = True
+        if self._settings.require_mount:
+            return
+        try:
+            missing = self.store.forget_missing()
+        except DestinationError as error:
+            log.warning("%s", explain(self._settings.persist, error))
+            return
+        if missing:
+            log.error("%d files were taken out of the backup: they are saved again", len(missing))
+        self.finder.look_again(missing)
 
     def next_due_s(self) -> float:
         """When the next turn has something to do, on the monotonic clock."""
@@ -148,6 +173,7 @@ class Engine:
         The scan is the truth: it is part of this, where it is no part of ``drain``.
         """
         self.finder.catch_up(catch_up_s)
+        self._doubt_mirror()
         self.finder.scan()
         self._save_waiting(out_of_time)
         if accept_deletions and self.saver.braked:
@@ -184,6 +210,7 @@ class Engine:
         """Everything changed is safe, or is listed as left behind; the exit code that says which."""
         self.saver.cancelled = out_of_time
         self.finder.catch_up(1.0)
+        self._doubt_mirror()
         if self.finder.scanned:
             self.finder.scan_unwatched()
         else:
@@ -196,7 +223,7 @@ class Engine:
     def close_books(self, *, late: bool) -> int:
         """What could not be saved is listed durably; the exit code that says whether there is anything."""
         unsaved = self.unsaved()
-        if not unsaved and not self.saver.braked:
+        if not unsaved and not self.saver.braked and self.trouble is None:
             try:
                 self.store.clear_left_behind()
             except DestinationError as error:

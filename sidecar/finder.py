@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from sidecar.clock import Clock
 from sidecar.config import Settings
@@ -190,6 +190,12 @@ class Finder:
     def _found(self, path: bytes, now_s: float) -> None:
         if path not in self.settle:
             self.backlog.touch(path, now_s)
+
+    def look_again(self, paths: Iterable[bytes]) -> None:
+        """``paths`` wait, whatever is known of them."""
+        now_s = self._clock.monotonic()
+        for path in paths:
+            self._found(path, now_s)
 
     def take_waiting(self) -> list[bytes]:
         """Everything that was found and not yet taken, settled or not; nothing waits any more."""

@@ -57,6 +57,11 @@ class Index:
         self.file_bytes += sign * entry.size
         self.held_files += sign * held
 
+    def replace(self, other: Index) -> None:
+        """This index says what ``other`` says."""
+        self._directories = other._directories
+        self.files, self.file_bytes, self.held_files = other.files, other.file_bytes, other.held_files
+
     def release_all(self) -> None:
         """A new session: nothing has been held yet."""
         for names in self._directories.values():

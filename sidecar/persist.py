@@ -105,8 +105,11 @@ class Layout:
             )
         return True
 
-    def prepare(self) -> None:
-        """Every directory that saving needs is there, and the marker. Raises ``OSError`` and ``PersistForeign``."""
+    def prepare(self) -> bool:
+        """Every directory that saving needs is there, and the marker; whether the mirror is a new one.
+
+        Raises ``OSError`` and ``PersistForeign``.
+        """
         marked = self.check_format()
         for top in (MIRRORS, OURS):
             self.make(top)
@@ -114,8 +117,10 @@ class Layout:
             marker = {"format": FORMAT, "product": "jupyterhub-sidecar", "created_at": iso(self.clock.now_ns())}
             write_file(self.fs, self.root.directory(OURS), _FORMAT_FILE, json.dumps(marker).encode() + b"\n")
         state = state_of(self.server)
-        for path in (mirror_of(self.server), state, state + b"/versions", state + b"/staging"):
+        is_new = bool(self.make(mirror_of(self.server)))
+        for path in (state, state + b"/versions", state + b"/staging"):
             self.make(path)
+        return is_new
 
     def make(self, path: bytes) -> list[bytes]:
         """The directory ``path`` is there, with all above it; which directories that changed, for ``sync_directory``.

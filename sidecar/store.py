@@ -24,6 +24,7 @@ from sidecar.clock import Clock
 from sidecar.config import Settings
 from sidecar.copy import Staged, same_content
 from sidecar.entry import Entry, Kind, join, name_of, parent
+from sidecar.errors import PersistError
 from sidecar.fsops import (
     CREATE_FLAGS,
     READ_FLAGS,
@@ -36,7 +37,7 @@ from sidecar.fsops import (
 from sidecar.index import Index
 from sidecar.journal import Journal, JournalUnreadable
 from sidecar.outcome import Removed, Saved
-from sidecar.persist import Layout, mirror_of, state_of
+from sidecar.persist import Layout, check_mounted, mirror_of, state_of
 from sidecar.versions import Span, version_name, versions_in
 
 log = logging.getLogger(__name__)
@@ -54,27 +55,32 @@ class Store:
     def __init__(self, fs: FileSystem, clock: Clock, settings: Settings) -> None:
         self._fs = fs
         self._clock = clock
+        self._settings = settings
         self.layout = Layout(fs, clock, settings)
-        self.layout.prepare()
         server = self.layout.server
         self._mirror = mirror_of(server)
         self._versions = state_of(server) + b"/versions"
         self._state = state_of(server)
+        is_new = self.layout.prepare()
         self.staging_fd = os.dup(self.layout.root.directory(self._state + b"/staging"))
         self.state_fd = os.dup(self.layout.root.directory(self._state))
+        self._mirror_fd = os.dup(self.layout.root.directory(self._mirror))
         self._journal = Journal(fs, self.state_fd)
         self._new_versions: Counter[bytes] = Counter()
         self._names = itertools.count()
         self._sweep_staging()
-        self.session, self.index = self._replay()
+        self.session, self.index = self._replay(is_new)
 
     def _sweep_staging(self) -> None:
         for name in self._fs.names(self.staging_fd):
             self._fs.unlink(name, at=self.staging_fd)
 
-    def _replay(self) -> tuple[bytes, Index]:
+    def _replay(self, is_new: bool) -> tuple[bytes, Index]:
         try:
             state = self._journal.open()
+            if is_new and state.index.files:
+                log.error("the mirror is gone: what the home has is saved again")
+                raise JournalUnreadable("the mirror it tells of is gone")
         except JournalUnreadable as error:
             self._journal.close()
             index = read_mirror(self._fs, self.layout)
@@ -95,6 +101,72 @@ class Store:
             self._take_out(path, unfinished[path], now_ns, changed)
         self._sync(changed)
         self._journal.append(records.removed_record(path) for path in unfinished)
+
+    def ensure_in_place(self) -> bool:
+        """Mirror and state lie where everybody looks for them; whether they had to be made anew.
+
+        Somebody may remove or rename them while we hold them open, and every write would go where nobody finds it. What
+        was made anew is believed, and the journal is not: nothing counts as saved that is not there. Raises
+        ``DestinationError`` where they cannot be made.
+        """
+        with destination():
+            layout = Layout(self._fs, self._clock, self._settings)
+            try:
+                check_mounted(self._settings)
+                if self._is_here(layout):
+                    return False
+                layout.prepare()
+                for path, fd in self._held.items():
+                    os.dup2(layout.root.directory(path), fd, inheritable=False)
+                self.layout, layout = layout, self.layout
+                self._sweep_staging()
+                self.index.replace(read_mirror(self._fs, self.layout))
+                self._journal.rewrite(self.index, self.session)
+            except PersistError as error:
+                raise OSError(errno.ENOENT, str(error)) from error
+            finally:
+                layout.close()
+        return True
+
+    @property
+    def _held(self) -> dict[bytes, int]:
+        return {self._mirror: self._mirror_fd, self._state: self.state_fd, self._state + b"/staging": self.staging_fd}
+
+    def _is_here(self, layout: Layout) -> bool:
+        for path, fd in self._held.items():
+            try:
+                here, held = self._fs.fstat(layout.root.directory(path)), self._fs.fstat(fd)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            if (here.st_dev, here.st_ino) != (held.st_dev, held.st_ino):
+                return False
+        return True
+
+    def forget_missing(self) -> list[bytes]:
+        """The paths that the journal calls safe and the mirror does not have as it should; they are not safe any more.
+
+        Costs a look at every file, so it is for where the user can reach the mirror. Raises ``DestinationError``.
+        """
+        missing = []
+        with destination():
+            for path, entry, _ in list(self.index.items()):
+                if entry.kind is not Kind.DIRECTORY and not self._has(path, entry):
+                    missing.append(path)
+            self.layout.root.forget()
+            self._journal.append(records.removed_record(path) for path in missing)
+        for path in missing:
+            self.index.remove(path)
+        return missing
+
+    def _has(self, path: bytes, entry: Entry) -> bool:
+        try:
+            status = self._fs.lstat(name_of(path), at=self.layout.root.directory(self._in_mirror(parent(path))))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return False
+            raise
+        found = Entry.of(status)
+        return found is not None and (found.kind, found.size) == (entry.kind, entry.size)
 
     def begin_session(self, session: bytes) -> bool:
         """The records from here on are of the home ``session``; whether that home is the one of the records before."""
@@ -325,6 +397,7 @@ class Store:
         self._journal.close()
         self._fs.close(self.staging_fd)
         self._fs.close(self.state_fd)
+        self._fs.close(self._mirror_fd)
         self.layout.close()
 
 

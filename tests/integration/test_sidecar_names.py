@@ -13,13 +13,6 @@ import pytest
 
 from tests.processes import Place, wait_until
 
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    with Place(tmp_path) as place:
-        yield place
-
-
 NAMES = [
     b"plain.txt",
     b"new\nline",
