@@ -24,9 +24,12 @@ _OPTIONS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A headless Chromium. Without one, one line says what to install."""
+    """A headless Chromium. Without one, one line says what to install.
+
+    Not for the whole session: Playwright's event loop would be in the way of every test with a loop of its own.
+    """
     path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, _BROWSERS)), None)
     if path is None:
         pytest.fail(
