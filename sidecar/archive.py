@@ -17,9 +17,9 @@ from sidecar.errors import NothingToRestore, PersistMissing, UsageError
 from sidecar.fsops import FileSystem
 from sidecar.index import Index
 from sidecar.journal import JournalUnreadable
+from sidecar.mirror import read_mirror
 from sidecar.persist import Layout, mirror_of, state_of
 from sidecar.restore import Wanted
-from sidecar.store import read_mirror
 from sidecar.versions import Version, at_time, versions_in, walk
 
 

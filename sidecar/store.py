@@ -14,39 +14,33 @@ import json
 import logging
 import os
 import stat
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from sidecar import journal as records
-from sidecar import retention
 from sidecar.clock import Clock
 from sidecar.config import Settings
 from sidecar.copy import Staged, same_content
 from sidecar.entry import Entry, Kind, join, name_of, parent
 from sidecar.errors import PersistError
 from sidecar.fsops import (
-    CREATE_FLAGS,
     READ_FLAGS,
     FileSystem,
-    copy_extent,
     destination,
     sync_directory,
     write_file,
 )
 from sidecar.index import Index
 from sidecar.journal import Journal, JournalUnreadable
+from sidecar.keeper import Keeper
+from sidecar.mirror import read_mirror
 from sidecar.outcome import Removed, Saved
 from sidecar.persist import Layout, check_mounted, mirror_of, state_of
-from sidecar.versions import Span, version_name, versions_in
+from sidecar.versions import Span
 
 log = logging.getLogger(__name__)
 
 LEFT_BEHIND = b"left-behind.json"
-_THIN_EVERY = 16
-"""New versions of one path between two looks at what the retention rule lets go."""
-
-_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
 class Store:
@@ -59,15 +53,14 @@ class Store:
         self.layout = Layout(fs, clock, settings)
         server = self.layout.server
         self._mirror = mirror_of(server)
-        self._versions = state_of(server) + b"/versions"
         self._state = state_of(server)
         is_new = self.layout.prepare()
         self.staging_fd = os.dup(self.layout.root.directory(self._state + b"/staging"))
         self.state_fd = os.dup(self.layout.root.directory(self._state))
         self._mirror_fd = os.dup(self.layout.root.directory(self._mirror))
         self._journal = Journal(fs, self.state_fd)
-        self._new_versions: Counter[bytes] = Counter()
         self._names = itertools.count()
+        self._keeper = Keeper(fs, clock, self.layout, staging_fd=self.staging_fd, staging_name=self.staging_name)
         self._sweep_staging()
         self.session, self.index = self._replay(is_new)
 
@@ -119,6 +112,7 @@ class Store:
                 for path, fd in self._held.items():
                     os.dup2(layout.root.directory(path), fd, inheritable=False)
                 self.layout, layout = layout, self.layout
+                self._keeper.layout = self.layout
                 self._sweep_staging()
                 self.index.replace(read_mirror(self._fs, self.layout))
                 self._journal.rewrite(self.index, self.session)
@@ -220,7 +214,7 @@ class Store:
                 changed.add(self._in_mirror(above))
             self._sync(changed)
             self.record((item.path, item.entry) for item in staged)
-            self._thin()
+            self._keeper.thin()
         return [Saved(item.path, item.entry) for item in staged]
 
     def make_directories(self, directories: Sequence[tuple[bytes, Entry]]) -> list[Saved]:
@@ -275,15 +269,8 @@ class Store:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
         else:
-            self._move_to_versions(path, above, _span(entry.since_ns, now_ns), changed)
+            self._keeper.move(path, above, Span.between(entry.since_ns, now_ns), changed)
         changed.add(self._in_mirror(parent(path)))
-
-    def _move_to_versions(self, path: bytes, above: int, span: Span, changed: set[bytes]) -> None:
-        directory = join(self._versions, path)
-        changed.update(self.layout.make(directory))
-        target = self.layout.root.directory(directory)
-        self._fs.rename(name_of(path), self._free_name(target, span), source_at=above, target_at=target)
-        changed.add(directory)
 
     def _keep(self, path: bytes, until_ns: int, changed: set[bytes]) -> None:
         """What stands in the mirror at ``path`` has a second name among the versions, and may be replaced."""
@@ -299,57 +286,8 @@ class Store:
         known = self.index.get(path)
         # What a kill left there before the journal could say so was the state only from its own time on.
         is_known = known is not None and (known.size, known.mtime_ns) == (status.st_size, status.st_mtime_ns)
-        span = _span(known.since_ns if known is not None and is_known else status.st_mtime_ns, until_ns)
-        directory = join(self._versions, path)
-        changed.update(self.layout.make(directory))
-        target = self.layout.root.directory(directory)
-        name = self._free_name(target, span)
-        try:
-            self._fs.link(name_of(path), name, source_at=above, target_at=target)
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            self._copy_to_versions(path, above, name, target)
-        changed.add(directory)
-        self._new_versions[path] += 1
-
-    def _copy_to_versions(self, path: bytes, above: int, name: bytes, target_at: int) -> None:
-        """As a hard link, where the file system has none: by a copy, whole before it has its name."""
-        status = self._fs.lstat(name_of(path), at=above)
-        temporary = self.staging_name()
-        if stat.S_ISLNK(status.st_mode):
-            self._fs.symlink(self._fs.readlink(name_of(path), at=above), temporary, at=self.staging_fd)
-        else:
-            source = self._fs.open(name_of(path), READ_FLAGS, at=above)
-            copy = self._fs.open(temporary, CREATE_FLAGS, at=self.staging_fd)
-            try:
-                offset = 0
-                while count := copy_extent(self._fs, source, copy, offset, 1 << 24):
-                    offset += count
-                self._fs.set_times(copy, status.st_mtime_ns)
-                self._fs.fchmod(copy, stat.S_IMODE(status.st_mode))
-                self._fs.fsync(copy)
-            finally:
-                self._fs.close(source)
-                self._fs.close(copy)
-        self._fs.rename(temporary, name, source_at=self.staging_fd, target_at=target_at)
-
-    def _free_name(self, directory_fd: int, span: Span) -> bytes:
-        for attempt in itertools.count():
-            name = version_name(span, attempt)
-            try:
-                self._fs.lstat(name, at=directory_fd)
-            except FileNotFoundError:
-                return name
-        raise AssertionError("unreachable: the count has no end")
-
-    def _thin(self) -> None:
-        for path in [path for path, count in self._new_versions.items() if count >= _THIN_EVERY]:
-            del self._new_versions[path]
-            directory = self.layout.root.directory(join(self._versions, path))
-            found = versions_in(self._fs, directory, path)
-            for position in retention.expired([version.span for version in found], self._clock.now_ns()):
-                self._fs.unlink(found[position].name, at=directory)
+        span = Span.between(known.since_ns if known is not None and is_known else status.st_mtime_ns, until_ns)
+        self._keeper.keep(path, above, span, changed)
 
     def _in_mirror(self, path: bytes) -> bytes:
         return join(self._mirror, path) if path else self._mirror
@@ -399,31 +337,3 @@ class Store:
         self._fs.close(self.state_fd)
         self._fs.close(self._mirror_fd)
         self.layout.close()
-
-
-def _span(from_ns: int, until_ns: int) -> Span:
-    """From one to the other, at least a microsecond long: clocks can be set back."""
-    return Span(from_ns, max(until_ns, from_ns + 1000))
-
-
-def read_mirror(fs: FileSystem, layout: Layout) -> Index:
-    """What the mirror holds, read from the mirror itself: what a lost journal is rebuilt from."""
-    index = Index()
-    waiting = [b""]
-    mirror = mirror_of(layout.server)
-    while waiting:
-        directory = waiting.pop()
-        try:
-            fd = layout.root.directory(join(mirror, directory) if directory else mirror)
-        except FileNotFoundError:
-            continue
-        for name, status in fs.entries(fd):
-            seen = Entry.of(status)
-            if seen is None:
-                continue
-            path = join(directory, name)
-            index.put(path, seen._replace(ctime_ns=0, ino=0, since_ns=seen.mtime_ns), held=False)
-            if seen.kind is Kind.DIRECTORY:
-                waiting.append(path)
-        layout.root.forget()
-    return index

@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Self
 
 from sidecar.clock import parse_stamp, stamp
 from sidecar.entry import Entry, Kind, join
@@ -22,6 +23,11 @@ class Span:
 
     from_ns: int
     until_ns: int
+
+    @classmethod
+    def between(cls, from_ns: int, until_ns: int) -> Self:
+        """From one to the other, at least a microsecond long: clocks can be set back."""
+        return cls(from_ns, max(until_ns, from_ns + 1000))
 
     def covers(self, at_ns: int) -> bool:
         return self.from_ns <= at_ns < self.until_ns
