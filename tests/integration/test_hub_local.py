@@ -426,7 +426,7 @@ def test_work_survives_a_stop_a_killed_hub_and_ctrl_c(own_hub: Hub) -> None:
     # Ctrl-C: what was written just before is saved, and nothing is left.
     (Path(directories.home) / "last.bin").write_bytes(work[::-1])
     assert hub.signal(signal.SIGINT) < 20
-    assert hub.processes() == []
+    eventually(lambda: hub.processes() == [], 5, "no process of the hub is left")
     assert (mirror / "last.bin").read_bytes() == work[::-1]
     assert not os.path.lexists(directories.home)
     assert "Traceback" not in hub.output
@@ -450,7 +450,7 @@ def test_ctrl_c_ends_the_server_whose_start_a_killed_hub_left_unfinished(own_hub
     assert marked(storage)
     hub.start()
     assert hub.signal(signal.SIGINT) < 20
-    assert hub.processes() == []
+    eventually(lambda: hub.processes() == [], 5, "no process of the hub is left")
 
 
 def test_a_closed_terminal_is_as_good_as_ctrl_c(own_hub: Hub) -> None:
@@ -461,7 +461,7 @@ def test_a_closed_terminal_is_as_good_as_ctrl_c(own_hub: Hub) -> None:
     directories = hub.directories("researcher")
     (Path(directories.home) / "last.txt").write_text("precious")
     assert hub.signal(signal.SIGHUP) < 20
-    assert hub.processes() == []
+    eventually(lambda: hub.processes() == [], 5, "no process of the hub is left")
     assert (Path(directories.persist) / "Backup" / "default" / "last.txt").read_text() == "precious"
 
 
@@ -476,7 +476,7 @@ def test_ctrl_c_ends_a_hub_whose_data_was_moved_away_and_nothing_in_it_is_lost(o
     last = moved / home.relative_to(hub.data) / "last.txt"
     last.write_text("precious")
     assert hub.signal(signal.SIGINT) < 20
-    assert hub.processes() == []
+    eventually(lambda: hub.processes() == [], 5, "no process of the hub is left")
     assert last.read_text() == "precious"
 
 
