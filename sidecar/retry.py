@@ -48,10 +48,6 @@ class Retry:
         """When ``take_due`` will next have something."""
         return min(self._due.values(), default=None)
 
-    def is_waiting(self, path: bytes) -> bool:
-        """Whether ``path`` is put off: an event about it changes nothing then."""
-        return path in self._due
-
     def paths(self) -> list[bytes]:
         """The waiting paths."""
         return list(self._due)

@@ -13,7 +13,6 @@ from sidecar.entry import shown, visible
 from sidecar.fsops import FileSystem, read_file
 
 SCHEMA = 1
-SKIPPED_SHOWN = 1000
 _REPORT_MAX_BYTES = 65536
 
 
