@@ -11,6 +11,7 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 
 import yaml
@@ -28,6 +29,8 @@ _CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NOTEBOOK_ENVIRONMENT = os.path.join(_CHECKOUT, ".venv-notebook")
 _GPU_CHECK = os.path.join(_CHECKOUT, "build", "gpu-check.pyz")
 _LONGEST_DATA = 1024
+_RELEASE_S = 5.0
+"""A killed process has lost its memory, and so its mark, a moment before the kernel closes its sockets."""
 
 # Nothing is ever asked of it: KubeSpawner only wants a configuration to read.
 _KUBECONFIG = {
@@ -56,8 +59,8 @@ def run_hub(*, port: int, data: str, policy_file: str, notebook_environment: str
     if launch_problems:
         raise CannotStart(launch_problems, exit_code=exit_code)
     _lock(data)
-    _end_remains(data)
-    obstacle = _occupied(port)
+    killed_before = _end_remains(data)
+    obstacle = _occupied(port, patience_s=_RELEASE_S if killed_before else 0.0)
     if obstacle:
         raise CannotStart([f"port {port} on 127.0.0.1: {obstacle}; choose another with --port (or PORT=…)"])
     hub_port, proxy_port = _inner_ports(data, port)
@@ -121,23 +124,33 @@ def _lock(data: str) -> None:
     os.set_inheritable(descriptor, True)
 
 
-def _end_remains(data: str) -> None:
-    """Ends the proxy and the culler of a hub that was killed. Servers are left to the new hub, which adopts them."""
+def _end_remains(data: str) -> bool:
+    """Ends the proxy and the culler of a hub that was killed; whether one was. Servers are left to the new hub, which
+    adopts them."""
     asyncio.run(end_all(marked(hub_mark(data)), patience_s=3.0))
     # JupyterHub would send signals to whatever process has this number by now.
-    with contextlib.suppress(FileNotFoundError):
+    try:
         os.unlink(os.path.join(hub_directory(data), "proxy.pid"))
+    except FileNotFoundError:
+        return False
+    return True
 
 
-def _occupied(port: int) -> str:
-    """Why nobody can listen on ``port``; empty if it is free."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-        except OSError as error:
-            return os.strerror(error.errno or 0)
-        return ""
+def _occupied(port: int, *, patience_s: float = 0.0) -> str:
+    """Why nobody can listen on ``port``, even after ``patience_s``; empty if it is free."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError as error:
+                obstacle = os.strerror(error.errno or 0)
+            else:
+                return ""
+        if time.monotonic() >= deadline:
+            return obstacle
+        time.sleep(0.05)
 
 
 def _inner_ports(data: str, port: int) -> tuple[int, int]:
