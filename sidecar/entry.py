@@ -19,6 +19,8 @@ class Kind(IntEnum):
 
 _PACKED = struct.Struct("<BIQqqQq")
 _LATEST_NS = 2**63 - 1
+_TYPE_BITS = stat.S_IFMT(0o177777)
+_KINDS = {stat.S_IFREG: Kind.FILE, stat.S_IFLNK: Kind.LINK, stat.S_IFDIR: Kind.DIRECTORY}
 
 
 class Entry(NamedTuple):
@@ -41,19 +43,19 @@ class Entry(NamedTuple):
     @classmethod
     def of(cls, status: os.stat_result) -> Self | None:
         """The entry that ``status`` describes; None for a kind that is not saved (socket, FIFO, device)."""
-        mode = stat.S_IMODE(status.st_mode)
-        if stat.S_ISREG(status.st_mode):
-            kind = Kind.FILE
-        elif stat.S_ISLNK(status.st_mode):
-            kind = Kind.LINK
-        elif stat.S_ISDIR(status.st_mode):
+        mode = status.st_mode
+        kind = _KINDS.get(mode & _TYPE_BITS)
+        if kind is None:
+            return None
+        mode &= 0o7777
+        if kind is Kind.DIRECTORY:
             # A directory's size and times change with its children, which are saved for themselves.
             return cls(Kind.DIRECTORY, mode, 0, 0, 0, 0, 0)
-        else:
-            return None
         changed_ns = status.st_ctime_ns
-        # Anybody can give a file a time beyond the year 2262, where 64 bits of nanoseconds end.
-        modified_ns = max(-_LATEST_NS, min(status.st_mtime_ns, _LATEST_NS))
+        modified_ns = status.st_mtime_ns
+        if not -_LATEST_NS <= modified_ns <= _LATEST_NS:
+            # Anybody can give a file a time beyond the year 2262, where 64 bits of nanoseconds end.
+            modified_ns = _LATEST_NS if modified_ns > 0 else -_LATEST_NS
         return cls(kind, mode, status.st_size, modified_ns, changed_ns, status.st_ino, changed_ns)
 
     def same_as(self, other: Entry) -> bool:

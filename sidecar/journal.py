@@ -4,12 +4,14 @@ The file is a header (magic, format number) and records, each a length, a CRC-32
 
     header   4s  "JHSJ"   H  format
     record   I   payload length   I  crc32(payload)   payload
-    payload  B   tag, then  SAFE: packed entry + path   REMOVING: packed entry + path   REMOVED: path   SESSION: id
+    payload  B   tag, then  SAFE, REMOVING: packed entry + path   REMOVED: path   SESSION: id
+                            MOVING, MOVED: I length of the old path + old path + new path
 
 A SAFE record is written only after the content is durable in the mirror, a REMOVING record before the content leaves
-it for the versions, and REMOVED after: whatever a kill leaves half done is finished at the next start. A record cut
-off at the end is what a kill leaves, and is dropped. Damage before the end, and a later format, make the journal
-worthless: it is then rebuilt from the mirror, which is the truth about what is saved.
+it for the versions, and REMOVED after; MOVING before a directory gets another name in the mirror, and MOVED after:
+whatever a kill leaves half done is finished at the next start. A record cut off at the end is what a kill leaves, and
+is dropped. Damage before the end, and a later format, make the journal worthless: it is then rebuilt from the mirror,
+which is the truth about what is saved. No more than a few records are ever in memory.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ from __future__ import annotations
 import enum
 import os
 import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 
-from sidecar.entry import PACKED_BYTES, Entry
+from sidecar.entry import PACKED_BYTES, Entry, Kind, name_of, parent
+from sidecar.frames import framed, payloads
 from sidecar.fsops import CREATE_FLAGS, FileSystem, sync_directory, write_all
 from sidecar.index import Index
 
@@ -30,10 +33,11 @@ FORMAT = 1
 NAME = b"journal"
 _MAGIC = b"JHSJ"
 _HEADER = struct.Struct("<4sH")
-_FRAME = struct.Struct("<II")
-# A path beyond this is no path: the longest that inotify and the walk can meet are far shorter.
-_MAX_PAYLOAD_BYTES = 1 << 20
+_LENGTH = struct.Struct("<I")
 _COMPACT_MIN_RECORDS = 10_000
+_READ_BYTES = 1 << 18
+_WRITE_BYTES = 1 << 20
+_MOST_WAITING = 1 << 14
 
 
 class _Tag(enum.IntEnum):
@@ -41,9 +45,14 @@ class _Tag(enum.IntEnum):
     REMOVING = 2
     REMOVED = 3
     SESSION = 4
+    MOVING = 5
+    MOVED = 6
 
 
-_TAGS = frozenset(_Tag)
+_TAGS = frozenset(map(int, _Tag))
+_KINDS = frozenset(map(int, Kind))
+_SAFE = int(_Tag.SAFE)
+_PATH_AT = 1 + PACKED_BYTES
 
 
 class JournalUnreadable(Exception):
@@ -62,94 +71,137 @@ class Replayed:
     """Where the last whole record ends."""
     unfinished: dict[bytes, Entry] = field(default_factory=dict)
     """Paths whose removal had begun: they may still stand in the mirror."""
+    unfinished_moves: dict[bytes, bytes] = field(default_factory=dict)
+    """Directories that were about to be renamed, by their old path: ``index`` has that, the mirror that or the new."""
 
 
-def _frame(tag: _Tag, body: bytes) -> bytes:
-    payload = bytes([tag]) + body
-    return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+def _record(tag: _Tag, body: bytes) -> bytes:
+    return framed(bytes((tag,)) + body)
 
 
 def safe_record(path: bytes, entry: Entry) -> bytes:
     """``path`` is safe as ``entry``, and this session's home holds it."""
-    return _frame(_Tag.SAFE, entry.pack() + path)
+    return _record(_Tag.SAFE, entry.pack() + path)
 
 
 def removing_record(path: bytes, entry: Entry) -> bytes:
     """``path``, last safe as ``entry``, is about to leave the mirror."""
-    return _frame(_Tag.REMOVING, entry.pack() + path)
+    return _record(_Tag.REMOVING, entry.pack() + path)
 
 
 def removed_record(path: bytes) -> bytes:
     """``path`` has left the mirror."""
-    return _frame(_Tag.REMOVED, path)
+    return _record(_Tag.REMOVED, path)
 
 
 def session_record(session: bytes) -> bytes:
     """From here on the records are of the home ``session``; what came before is known, but not held."""
-    return _frame(_Tag.SESSION, session)
+    return _record(_Tag.SESSION, session)
 
 
-def replay(data: bytes) -> Replayed:
-    """The state that the journal ``data`` describes. Raises ``JournalUnreadable``."""
-    if len(data) < _HEADER.size:
+def moving_record(old: bytes, new: bytes) -> bytes:
+    """The directory ``old`` is about to be renamed to ``new`` in the mirror, where nothing is."""
+    return _record(_Tag.MOVING, _LENGTH.pack(len(old)) + old + new)
+
+
+def moved_record(old: bytes, new: bytes) -> bytes:
+    """What was the directory ``old``, with everything below it, is ``new``; with the same path twice, it stayed."""
+    return _record(_Tag.MOVED, _LENGTH.pack(len(old)) + old + new)
+
+
+def replay(blocks: Iterable[bytes]) -> Replayed:
+    """The state that the journal, read as ``blocks``, describes. Raises ``JournalUnreadable``."""
+    rest = iter(blocks)
+    head = b""
+    while len(head) < _HEADER.size and (block := next(rest, b"")):
+        head += block
+    if len(head) < _HEADER.size:
         raise JournalUnreadable("the header is cut off")
-    magic, version = _HEADER.unpack_from(data)
+    magic, version = _HEADER.unpack_from(head)
     if magic != _MAGIC or version != FORMAT:
         raise JournalUnreadable(f"magic {magic!r}, format {version}; this version reads format {FORMAT}")
-    state = Replayed(Index(), b"", 0, _HEADER.size)
-    for tag, body, end in _records(data):
-        if tag is _Tag.SAFE or tag is _Tag.REMOVING:
-            entry, path = Entry.unpack(body[:PACKED_BYTES]), body[PACKED_BYTES:]
-            if tag is _Tag.SAFE:
-                state.index.put(path, entry, held=True)
-                state.unfinished.pop(path, None)
-            else:
-                state.index.remove(path)
-                state.unfinished[path] = entry
-        elif tag is _Tag.REMOVED:
-            state.index.remove(body)
-            state.unfinished.pop(body, None)
-        elif body != state.session:
-            state.session = body
-            state.index.release_all()
-        state.records += 1
-        state.end = end
-    return state
+    reading, records, end = _Reading(), 0, 0
+    try:
+        for payload, end in payloads(chain([head[_HEADER.size :]], rest), _TAGS):  # noqa: B007  the last is used below
+            reading.take(payload)
+            records += 1
+            if records % _MOST_WAITING == 0:
+                reading.settle()
+        reading.settle()
+    except (ValueError, struct.error) as error:
+        raise JournalUnreadable(f"record {records}: {error}") from error
+    reading.state.records, reading.state.end = records, _HEADER.size + end
+    return reading.state
 
 
-def _records(data: bytes) -> Iterator[tuple[_Tag, bytes, int]]:
-    offset = _HEADER.size
-    while offset < len(data):
-        start = offset + _FRAME.size
-        if start > len(data):
-            return
-        length, crc = _FRAME.unpack_from(data, offset)
-        end = start + length
-        payload = data[start:end]
-        if length <= _MAX_PAYLOAD_BYTES and len(payload) == length and zlib.crc32(payload) == crc and payload:
-            try:
-                tag = _Tag(payload[0])
-            except ValueError as error:
-                raise JournalUnreadable(f"unknown record at byte {offset}") from error
-            yield tag, payload[1:], end
-            offset = end
-            continue
-        if not any(data[start:]) or (
-            length <= _MAX_PAYLOAD_BYTES and end >= len(data) and not _any_record(data[start:])
-        ):
-            return  # a tail of zeros by a power cut, or cut off by a kill
-        raise JournalUnreadable(f"damaged at byte {offset}")
+class _Reading:
+    """A journal on its way into memory, record by record.
 
+    What is safe waits to be put into the index by the directory, which is faster. Raises ``ValueError`` and
+    ``struct.error`` for what is no record.
+    """
 
-def _any_record(tail: bytes) -> bool:
-    """Whether a whole record stands anywhere in ``tail``: then the length before it was damaged, not cut off."""
-    for offset in range(len(tail) - _FRAME.size):
-        length, crc = _FRAME.unpack_from(tail, offset)
-        start = offset + _FRAME.size
-        payload = tail[start : start + length]
-        if 1 < length == len(payload) and payload[0] in _TAGS and zlib.crc32(payload) == crc:
-            return True
-    return False
+    def __init__(self) -> None:
+        self.state = Replayed(Index(), b"", 0, 0)
+        self._waiting: dict[bytes, dict[bytes, bytes]] = {}
+
+    def take(self, payload: bytes) -> None:
+        """The state is what it was, changed by ``payload``."""
+        tag = payload[0]
+        if tag == _SAFE:
+            self._safe(payload)
+        elif tag == _Tag.REMOVING:
+            self._remove(payload[_PATH_AT:])
+            self.state.unfinished[payload[_PATH_AT:]] = Entry.unpack(payload[1:_PATH_AT])
+        elif tag == _Tag.REMOVED:
+            self._remove(payload[1:])
+        elif tag == _Tag.SESSION:
+            self._session(payload[1:])
+        else:
+            self._move(_Tag(tag), payload[1:])
+
+    def _safe(self, payload: bytes) -> None:
+        path = payload[_PATH_AT:]
+        directory, _, name = path.rpartition(b"/")
+        if not name or payload[1] not in _KINDS:
+            raise ValueError("no entry, or none of a known kind")
+        names = self._waiting.get(directory)
+        if names is None:
+            names = self._waiting[directory] = {}
+        names[name] = payload[1:_PATH_AT]
+        if self.state.unfinished:
+            self.state.unfinished.pop(path, None)
+
+    def settle(self) -> None:
+        """The index has what waited."""
+        for directory, names in self._waiting.items():
+            self.state.index.put_all(directory, names, held=True)
+        self._waiting.clear()
+
+    def _remove(self, path: bytes) -> None:
+        if not path:
+            raise ValueError("no path")
+        self._waiting.get(parent(path), {}).pop(name_of(path), None)
+        self.state.index.remove(path)
+        self.state.unfinished.pop(path, None)
+
+    def _session(self, session: bytes) -> None:
+        if session != self.state.session:
+            self.settle()
+            self.state.session = session
+            self.state.index.release_all()
+
+    def _move(self, tag: _Tag, body: bytes) -> None:
+        (length,) = _LENGTH.unpack_from(body)
+        old, new = body[_LENGTH.size : _LENGTH.size + length], body[_LENGTH.size + length :]
+        if not old or not new:
+            raise ValueError("a path is cut off")
+        if tag is _Tag.MOVING:
+            self.state.unfinished_moves[old] = new
+        else:
+            self.settle()
+            self.state.index.move(old, new)
+            self.state.unfinished_moves.pop(old, None)
 
 
 class Journal:
@@ -168,25 +220,22 @@ class Journal:
             self._fd = self._fs.open(NAME, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, at=self._at)
         except FileNotFoundError as error:
             raise JournalUnreadable("there is none") from error
-        state = replay(_read_whole(self._fs, self._fd))
+        state = replay(_blocks(self._fs, self._fd))
         self._fs.truncate(self._fd, state.end)
         self._end, self._records = state.end, state.records
         return state
 
     def rewrite(self, index: Index, session: bytes) -> None:
         """The journal says exactly what ``index`` and ``session`` say, in as few records as that takes."""
-        known: list[bytes] = []
-        held: list[bytes] = []
-        for path, entry, is_held in index.items():
-            (held if is_held else known).append(safe_record(path, entry))
-        records = [*known, session_record(session), *held]
-        data = _HEADER.pack(_MAGIC, FORMAT) + b"".join(records)
         temporary = NAME + b".new"
         with suppress(FileNotFoundError):
             self._fs.unlink(temporary, at=self._at)
         fd = self._fs.open(temporary, CREATE_FLAGS, at=self._at)
         try:
-            write_all(self._fs, fd, data)
+            end = 0
+            for block in _in_blocks(_compact(index, session)):
+                write_all(self._fs, fd, block)
+                end += len(block)
             self._fs.fsync(fd)
             self._fs.rename(temporary, NAME, source_at=self._at, target_at=self._at)
         except OSError:
@@ -194,7 +243,7 @@ class Journal:
             raise
         # Before anything else can fail: what is appended to the old file from here on, nobody would ever read.
         old, self._fd = self._fd, fd
-        self._end, self._records = len(data), len(records)
+        self._end, self._records = end, len(index) + 1
         if old >= 0:
             self._fs.close(old)
         sync_directory(self._fs, self._at)
@@ -229,13 +278,33 @@ def read(fs: FileSystem, at: int) -> Replayed:
     except FileNotFoundError as error:
         raise JournalUnreadable("there is none") from error
     try:
-        return replay(_read_whole(fs, fd))
+        return replay(_blocks(fs, fd))
     finally:
         fs.close(fd)
 
 
-def _read_whole(fs: FileSystem, fd: int) -> bytes:
-    blocks = []
-    while block := fs.read(fd, 1 << 20):
-        blocks.append(block)
-    return b"".join(blocks)
+def _blocks(fs: FileSystem, fd: int) -> Iterator[bytes]:
+    while block := fs.read(fd, _READ_BYTES):
+        yield block
+
+
+def _compact(index: Index, session: bytes) -> Iterator[bytes]:
+    """A whole journal, record by record: what is only known before the session, what it held after."""
+    yield _HEADER.pack(_MAGIC, FORMAT)
+    for path, packed in index.packed_items(held=False):
+        yield _record(_Tag.SAFE, packed + path)
+    yield session_record(session)
+    for path, packed in index.packed_items(held=True):
+        yield _record(_Tag.SAFE, packed + path)
+
+
+def _in_blocks(records: Iterable[bytes]) -> Iterator[bytes]:
+    """All of ``records`` in blocks that are large enough to be written at once."""
+    block = bytearray()
+    for record in records:
+        block += record
+        if len(block) >= _WRITE_BYTES:
+            yield bytes(block)
+            block.clear()
+    if block:
+        yield bytes(block)

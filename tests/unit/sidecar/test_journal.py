@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import struct
+import tracemalloc
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
 
 from sidecar import journal
@@ -26,10 +28,12 @@ _records = st.lists(
     st.tuples(st.just("safe"), paths, entries)
     | st.tuples(st.just("removing"), paths, entries)
     | st.tuples(st.just("removed"), paths)
-    | st.tuples(st.just("session"), st.sampled_from([b"one", b"two"])),
+    | st.tuples(st.just("session"), st.sampled_from([b"one", b"two"]))
+    | st.tuples(st.sampled_from(["moving", "moved"]), paths, paths.map(lambda path: b"new/" + path)),
     max_size=12,
 )
-_State = tuple[dict[bytes, tuple[Entry, bool]], dict[bytes, Entry], bytes]
+_Known = dict[bytes, tuple[Entry, bool]]
+_State = tuple[_Known, dict[bytes, Entry], bytes, dict[bytes, bytes]]
 
 
 def _written(record: tuple[object, ...]) -> bytes:
@@ -40,15 +44,24 @@ def _written(record: tuple[object, ...]) -> bytes:
             return journal.removing_record(path, entry)
         case ("removed", bytes(path)):
             return journal.removed_record(path)
-        case (_, bytes(session)):
+        case ("session", bytes(session)):
             return journal.session_record(session)
+        case ("moving", bytes(old), bytes(new)):
+            return journal.moving_record(old, new)
+        case ("moved", bytes(old), bytes(new)):
+            return journal.moved_record(old, new)
     raise AssertionError(record)
+
+
+def _at_or_below(known: _Known, path: bytes) -> list[bytes]:
+    return [each for each in known if each == path or each.startswith(path + b"/")]
 
 
 def _after(records: list[tuple[object, ...]]) -> _State:
     """What a plain reading of the records says."""
-    known: dict[bytes, tuple[Entry, bool]] = {}
+    known: _Known = {}
     unfinished: dict[bytes, Entry] = {}
+    moves: dict[bytes, bytes] = {}
     session = b""
     for record in records:
         match record:
@@ -61,20 +74,31 @@ def _after(records: list[tuple[object, ...]]) -> _State:
             case ("removed", bytes(path)):
                 known.pop(path, None)
                 unfinished.pop(path, None)
-            case (_, bytes(name)) if name != session:
+            case ("session", bytes(name)) if name != session:
                 session = name
                 known = {path: (entry, False) for path, (entry, _) in known.items()}
-    return known, unfinished, session
+            case ("moving", bytes(old), bytes(new)):
+                moves[old] = new
+            case ("moved", bytes(old), bytes(new)):
+                moves.pop(old, None)
+                moved = _at_or_below(known, old)
+                assume(not moved or not _at_or_below(known, new))  # no writer moves onto what is there
+                known |= {new + path[len(old) :]: known.pop(path) for path in moved}
+    return known, unfinished, session, moves
+
+
+def _replay(data: bytes, block_bytes: int = 1 << 20) -> Replayed:
+    return replay(data[at : at + block_bytes] for at in range(0, len(data), block_bytes))
 
 
 def _state(replayed: Replayed) -> _State:
     known = {path: (entry, held) for path, entry, held in replayed.index.items()}
-    return known, replayed.unfinished, replayed.session
+    return known, replayed.unfinished, replayed.session, replayed.unfinished_moves
 
 
-@given(_records)
-def test_any_history_replays_to_what_it_says(records: list[tuple[object, ...]]) -> None:
-    replayed = replay(_HEADER + b"".join(map(_written, records)))
+@given(_records, st.integers(1, 100))
+def test_any_history_replays_to_what_it_says(records: list[tuple[object, ...]], block_bytes: int) -> None:
+    replayed = _replay(_HEADER + b"".join(map(_written, records)), block_bytes)
     assert _state(replayed) == _after(records)
     assert replayed.records == len(records)
 
@@ -84,7 +108,7 @@ def test_any_history_replays_to_what_it_says(records: list[tuple[object, ...]]) 
 def test_cut_off_at_every_byte_it_replays_to_a_prefix(records: list[tuple[object, ...]]) -> None:
     whole = _HEADER + b"".join(map(_written, records))
     for length in range(len(_HEADER), len(whole) + 1):
-        replayed = replay(whole[:length])
+        replayed = _replay(whole[:length])
         assert _state(replayed) == _after(records[: replayed.records])
         assert replayed.end <= length
         ends = [len(_HEADER) + sum(len(_written(r)) for r in records[:count]) for count in range(len(records) + 1)]
@@ -98,16 +122,67 @@ def test_every_byte_damaged_before_the_last_record_is_found() -> None:
         for flip in (0x01, 0x80, 0xFF):
             damaged = bytearray(whole)
             damaged[position] ^= flip
-            with pytest.raises(JournalUnreadable):
-                replay(bytes(damaged))
+            for block_bytes in (1000, 7):
+                with pytest.raises(JournalUnreadable):
+                    _replay(bytes(damaged), block_bytes)
 
 
 def test_a_tail_of_zeros_is_what_a_power_cut_leaves() -> None:
     record = journal.safe_record(b"file", _ENTRY)
-    for zeros in (1, 7, 8, 9, 4096):
-        assert replay(_HEADER + record + bytes(zeros)).records == 1
+    for block_bytes in (1 << 20, 16, 1):
+        for zeros in (1, 7, 8, 9, 4096):
+            assert _replay(_HEADER + record + bytes(zeros), block_bytes).records == 1
+        assert _replay(_HEADER + record + record[:8] + bytes(4096), block_bytes).records == 1
+        with pytest.raises(JournalUnreadable):
+            _replay(_HEADER + record + bytes(64) + record, block_bytes)
+
+
+def _framed(payload: bytes) -> bytes:
+    return struct.pack("<II", len(payload), zlib.crc32(payload)) + payload
+
+
+_PACKED = _ENTRY.pack()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\0",
+        b"\7" + _PACKED + b"path",
+        b"\1" + b"\0" + _PACKED[1:] + b"path",
+        b"\1" + b"\4" + _PACKED[1:] + b"path",
+        b"\1" + _PACKED[:-1],
+        b"\1" + _PACKED,
+        b"\1",
+        b"\1" + _PACKED + b"a\0b",
+        b"\1" + _PACKED + b"directory/",
+        b"\2" + b"\0" + _PACKED[1:] + b"path",
+        b"\2" + b"\4" + _PACKED[1:] + b"path",
+        b"\2" + _PACKED[:-1],
+        b"\2" + _PACKED,
+        b"\3",
+        b"\5\1\0",
+        b"\5" + struct.pack("<I", 9) + b"old" + b"new",
+        b"\6" + struct.pack("<I", 3) + b"old",
+        b"\6" + struct.pack("<I", 0) + b"new",
+    ],
+)
+def test_a_whole_record_that_says_nothing_possible_makes_the_journal_unreadable(payload: bytes) -> None:
     with pytest.raises(JournalUnreadable):
-        replay(_HEADER + record + bytes(64) + record)
+        _replay(_HEADER + _framed(payload))
+
+
+def test_a_directory_moved_onto_another_makes_the_journal_unreadable() -> None:
+    safe = journal.safe_record(b"old/file", _ENTRY) + journal.safe_record(b"new/file", _ENTRY)
+    with pytest.raises(JournalUnreadable):
+        _replay(_HEADER + safe + journal.moved_record(b"old", b"new"))
+
+
+def test_a_move_that_did_not_take_place_is_forgotten() -> None:
+    begun = _HEADER + journal.safe_record(b"old/file", _ENTRY) + journal.moving_record(b"old", b"new")
+    assert _replay(begun).unfinished_moves == {b"old": b"new"}
+    replayed = _replay(begun + journal.moved_record(b"old", b"old"))
+    assert _state(replayed) == ({b"old/file": (_ENTRY, True)}, {}, b"", {})
 
 
 @pytest.mark.parametrize(
@@ -115,7 +190,7 @@ def test_a_tail_of_zeros_is_what_a_power_cut_leaves() -> None:
 )
 def test_another_format_and_no_header_cannot_be_read(data: bytes) -> None:
     with pytest.raises(JournalUnreadable):
-        replay(data)
+        _replay(data)
 
 
 @contextmanager
@@ -131,7 +206,8 @@ def _directory(path: Path) -> Iterator[int]:
 @example([("safe", b"a", _ENTRY), ("session", b"one"), ("safe", b"b", _ENTRY)])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 def test_compaction_keeps_everything(tmp_path: Path, records: list[tuple[object, ...]]) -> None:
-    before = replay(_HEADER + b"".join(map(_written, [("session", b"zero"), *records])))
+    _after(records)  # leaves out what no writer does
+    before = _replay(_HEADER + b"".join(map(_written, [("session", b"zero"), *records])))
     with _directory(tmp_path) as at:
         written = Journal(FileSystem(), at)
         written.rewrite(before.index, before.session)
@@ -141,6 +217,28 @@ def test_compaction_keeps_everything(tmp_path: Path, records: list[tuple[object,
     before.index.put(b"later", _ENTRY, held=True)
     assert sorted(after.index.items()) == sorted(before.index.items())
     assert after.session == before.session
+
+
+def test_neither_reading_nor_compaction_holds_the_file_in_memory(tmp_path: Path) -> None:
+    index = Index()
+    for number in range(20_000):
+        index.put(b"directory-%d/%d" % (number // 100, number), _ENTRY, held=number % 2 == 0)
+    with _directory(tmp_path) as at:
+        written = Journal(FileSystem(), at)
+        tracemalloc.start()
+        try:
+            written.rewrite(index, b"s")
+            assert tracemalloc.get_traced_memory()[1] < 3_000_000
+            written.append([journal.removed_record(b"x" * 4000)] * 2_000)
+            written.close()
+            assert (tmp_path / "journal").stat().st_size > 9_000_000
+            tracemalloc.clear_traces()
+            again = journal.read(FileSystem(), at)
+            left, most = tracemalloc.get_traced_memory()
+            assert most - left < 5_000_000
+        finally:
+            tracemalloc.stop()
+    assert (len(again.index), again.records) == (20_000, 22_001)
 
 
 def test_an_append_after_a_torn_one_is_read(tmp_path: Path) -> None:
