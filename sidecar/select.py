@@ -1,6 +1,7 @@
-"""What matters, and in which order: keep, or skip with a reason. Pure, but for two looks into a directory.
+"""What matters, and in which order: keep, or skip with a reason. Pure, but for looks into a directory.
 
-The defaults are FACTS of the field: caches and what can be made again stay out, notebooks come first.
+The defaults are FACTS of the field: caches and what can be made again stay out, notebooks come first. What a user adds
+to them or takes back is in ``ignore``.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from enum import IntEnum
 
 from sidecar.entry import name_of
@@ -29,68 +30,75 @@ class Class(IntEnum):
 LARGE_BYTES = 100 * 10**6
 
 _TEXT_SUFFIXES = frozenset(
-    b".py .r .rmd .qmd .jl .md .rst .txt .tex .bib .c .h .cc .cpp .hpp .cu .cuh .f .f90 .rs .go .java .scala .js .ts "
-    b".jsx .tsx .html .css .sh .bash .sql .yaml .yml .toml .ini .cfg .json .csv .tsv .xml .svg .m .lua .pl .rb .cmake "
-    b".dockerfile .make".split()
+    b"py pyi pyx pxd pyw r rmd qmd rnw jl md markdown rst org txt tex bib sty cls c h cc cpp cxx hh hpp hxx inl cu "
+    b"cuh cl f for f77 f90 f95 f03 f08 s asm rs go java kt scala clj js mjs cjs ts jsx tsx vue svelte html htm css "
+    b"scss less sh bash zsh fish ps1 bat sql yaml yml toml ini cfg conf json jsonl csv tsv xml xsl svg m lua pl pm "
+    b"php rb swift cs hs ml ex erl lisp el cmake make mk dockerfile ipy smk nf wdl cwl stan jags bugs sas sps do ado "
+    b"nb wl proto graphql tf nix gradle ino v sv vhd diff patch dot mmd properties lock".split()
+)
+_TEXT_NAMES = frozenset(
+    b"readme license licence copying notice authors contributors changelog changes news todo install makefile "
+    b"gnumakefile dockerfile containerfile snakefile jenkinsfile vagrantfile procfile pipfile gemfile rakefile "
+    b"justfile sconstruct sconscript codeowners".split()
 )
 
-# Recreated by the programs that own them; a name at any depth.
-_CACHE_DIRECTORIES = frozenset(
-    b".cache .npm .nv .triton __pycache__ .pytest_cache .mypy_cache .ipynb_checkpoints node_modules".split()
+_CACHE = "a cache: it can be made again"
+_COMPILED = "compiled Python: it can be made again"
+
+DEFAULTS: tuple[tuple[bytes, str], ...] = (
+    *((name, _CACHE) for name in b".cache .npm .nv .triton __pycache__ .pytest_cache .mypy_cache".split()),
+    *((name, _CACHE) for name in b".ipynb_checkpoints node_modules".split()),
+    *((path, _CACHE) for path in b"/.conda/pkgs /.local/lib /.local/share/Trash /.local/share/jupyter/runtime".split()),
+    (b"*.pyc", _COMPILED),
 )
-# The same, but only at this place below the home.
-_CACHE_PATHS = frozenset(b".conda/pkgs .local/lib .local/share/Trash .local/share/jupyter/runtime".split())
+"""What is left out unless the user brings it back: lines of a gitignore, each with its reason."""
+
+STUMP_PREFIX = b".~jupyterhub-sidecar-restoring-"
+"""Where a file system cannot make unnamed files, one being restored has a name with this beginning."""
+
+SAVE_LINK = b"Save"
+
+TIER = "another storage tier"
+LINK_TO_PERSIST = "the link to Persist"
+NOT_OURS: tuple[tuple[bytes, str], ...] = (
+    (b".nfs", "an NFS leftover of a deleted file"),
+    (STUMP_PREFIX, "a file that was being restored"),
+)
+"""Beginnings of names that are left out whatever the user says, each with its reason."""
+
+_CORE_BYTES = 64 << 10
+"""A core dump is larger; what is smaller is somebody's example of one, unless it has the kernel's name for it."""
+_CORE_NAME = re.compile(rb"core(\.[0-9]+)?")
+_ELF_CORE_TYPE = 4  # e_type ET_CORE, elf(5)
 
 _CACHEDIR_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"  # bford.info/cachedir
-_ELF_CORE_TYPE = 4  # e_type ET_CORE, elf(5)
+ENVIRONMENT_FILE = b"pyvenv.cfg"
+HEAD_BYTES = 4096
+"""How much of CACHEDIR.TAG and pyvenv.cfg is enough to know them."""
 
 # What venv and virtualenv put into an environment. With anything else beside them it is somebody's project.
 _ENVIRONMENT_NAMES = frozenset(b"pyvenv.cfg bin Scripts lib lib64 Lib include share etc .gitignore .lock".split())
 
 _INSTALLED = re.compile(rb"(?:(.*)/)?(?:lib|lib64)/(?:python|pypy)[0-9.]+t?", re.DOTALL)
 
-SAVE_LINK = b"Save"
-
-STUMP_PREFIX = b".~jupyterhub-sidecar-restoring-"
-"""Where a file system cannot make unnamed files, one being restored has a name with this beginning."""
-
-
-def skip_name(path: bytes, mounts: frozenset[bytes]) -> str | None:
-    """Why ``path`` is left out by its name alone, or None. Costs no system call: events are filtered with it."""
-    if path in mounts:
-        return "another storage tier"
-    if path == SAVE_LINK:
-        return "the link to Persist"
-    name = name_of(path)
-    if name in _CACHE_DIRECTORIES or path in _CACHE_PATHS:
-        return "a cache: it can be made again"
-    if name.endswith(b".pyc"):
-        return "compiled Python: it can be made again"
-    if name.startswith(b".nfs"):
-        return "an NFS leftover of a deleted file"
-    if name.startswith(STUMP_PREFIX):
-        return "a file that was being restored"
-    return None
-
 
 def skip_status(status: os.stat_result, max_file_bytes: int) -> str | None:
     """Why what ``status`` describes is left out, or None."""
     mode = status.st_mode
+    if stat.S_ISREG(mode):
+        return f"larger than the cap of {max_file_bytes} bytes" if status.st_size > max_file_bytes else None
+    if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
+        return None
     if stat.S_ISSOCK(mode):
         return "a socket"
     if stat.S_ISFIFO(mode):
         return "a FIFO"
-    if stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
-        return "a device"
-    if stat.S_ISREG(mode) and status.st_size > max_file_bytes:
-        return f"larger than the cap of {max_file_bytes} bytes"
-    return None
+    return "a device"
 
 
-def may_be_core(path: bytes) -> bool:
-    """Whether the name is one that kernels give core dumps; ``is_core`` decides."""
-    name = name_of(path)
-    return name == b"core" or name.startswith(b"core.")
+def may_be_core(path: bytes, size: int = 0) -> bool:
+    """Whether a file of ``size`` bytes is worth a look at its head: ``is_core`` decides, whatever its name is."""
+    return size > _CORE_BYTES or _CORE_NAME.fullmatch(name_of(path)) is not None
 
 
 def is_core(head: bytes) -> bool:
@@ -101,14 +109,20 @@ def is_core(head: bytes) -> bool:
     return int.from_bytes(head[16:18], order) == _ELF_CORE_TYPE  # type: ignore[arg-type]  # one of two literals
 
 
-def skip_directory(names: frozenset[bytes], read_head: Callable[[bytes], bytes]) -> str | None:
+def is_environment(config: bytes) -> bool:
+    """Whether ``config`` is what a virtual environment has in its pyvenv.cfg: it says where the base Python is."""
+    lines = (line.partition(b"=") for line in config.splitlines())
+    return any(equals and key.strip().lower() == b"home" for key, equals, _ in lines)  # PEP 405
+
+
+def skip_directory(names: Set[bytes], read_head: Callable[[bytes], bytes]) -> str | None:
     """Why the directory that contains ``names`` is left out for what is in it, or None.
 
-    ``read_head`` gives the first bytes of a file in it, or none where that cannot be read.
+    ``read_head`` gives the first ``HEAD_BYTES`` of a file in it, or nothing where that cannot be read.
     """
     if b"CACHEDIR.TAG" in names and read_head(b"CACHEDIR.TAG").startswith(_CACHEDIR_SIGNATURE):
         return "marked as a cache by its CACHEDIR.TAG"
-    if b"pyvenv.cfg" in names and names <= _ENVIRONMENT_NAMES:
+    if ENVIRONMENT_FILE in names and names <= _ENVIRONMENT_NAMES and is_environment(read_head(ENVIRONMENT_FILE)):
         return "a virtual environment: it can be made again"
     return None
 
@@ -127,20 +141,27 @@ INSTALLED = "the packages of a virtual environment: they can be made again"
 
 
 def class_of(path: bytes, size: int) -> Class:
-    """How much ``path`` matters when not everything can be saved in time."""
-    name = name_of(path)
-    suffix = os.path.splitext(name)[1].lower()
-    parts = path.split(b"/")
-    if b".git" in parts[:-1]:
-        # Objects before the refs that name them: a mirror cut short is then still a valid repository.
-        below = parts[parts.index(b".git") + 1]
-        return Class.GIT_OBJECT if below == b"objects" else Class.GIT
+    """How much ``path`` matters when not everything can be saved in time.
+
+    A large pack of Git stays with the objects: a repository whose refs name what is missing is none.
+    """
+    if b".git/" in path and (path.startswith(b".git/") or b"/.git/" in path):
+        return _class_in_git(path)
     if size > LARGE_BYTES:
         return Class.LARGE
-    if suffix == b".ipynb":
+    name = path.rpartition(b"/")[2].lower()
+    suffix = name.rpartition(b".")[2]
+    if suffix == b"ipynb":
         return Class.NOTEBOOK
-    if suffix in _TEXT_SUFFIXES:
-        return Class.TEXT
-    if parts[0].startswith(b"."):
+    if path.startswith(b"."):
         return Class.DOTFILE
-    return Class.OTHER
+    if suffix in _TEXT_SUFFIXES if suffix != name else name in _TEXT_NAMES:
+        return Class.TEXT
+    return Class.DOTFILE if b"/." in path else Class.OTHER
+
+
+def _class_in_git(path: bytes) -> Class:
+    # Objects before the refs that name them: a mirror cut short is then still a valid repository. The objects of
+    # submodules lie deeper, and a branch can be called "objects".
+    below = path[path.index(b".git/") + 4 :]
+    return Class.GIT_OBJECT if b"/objects/" in below and b"/refs/" not in below else Class.GIT

@@ -1,78 +1,15 @@
-"""What is left out by default, row by row, and in which order the rest is saved."""
+"""What is left out for what it is, row by row, and in which order the rest is saved."""
 
 from __future__ import annotations
 
+import os
 import stat
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sidecar import select
-from sidecar.fsops import FileSystem, Tree
-from sidecar.scan import Listing, Pruned, Scanner
-
-_MOUNTS = frozenset({b"Persist", b"Shared"})
-_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55\n"
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        b".cache",
-        b".npm",
-        b".nv",
-        b".triton",
-        b"__pycache__",
-        b"project/__pycache__",
-        b"a.pyc",
-        b"deep/er/a.pyc",
-        b".pytest_cache",
-        b"project/.mypy_cache",
-        b"project/.ipynb_checkpoints",
-        b"web/node_modules",
-        b".conda/pkgs",
-        b".local/lib",
-        b".local/share/Trash",
-        b".local/share/jupyter/runtime",
-        b".nfs0000000012345678",
-        b"d/.nfs00000001",
-        b"Persist",
-        b"Shared",
-        b"Save",
-    ],
-)
-def test_left_out_by_name(path: bytes) -> None:
-    assert select.skip_name(path, _MOUNTS)
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        b".git",
-        b".git/config",
-        b".ssh",
-        b".ssh/id_ed25519",
-        b".jupyter",
-        b".bash_history",
-        b".config",
-        b".local",
-        b".local/share",
-        b".local/bin",
-        b".conda",
-        b".conda/environments.txt",
-        b"project/.local/lib",
-        b"project/Persist",
-        b"project/Save",
-        b"a.py",
-        b"cache",
-        b"core",
-        b".nfs.md"[1:],
-    ],
-)
-def test_kept(path: bytes) -> None:
-    assert select.skip_name(path, _MOUNTS) is None
 
 
 @pytest.mark.parametrize(
@@ -87,9 +24,7 @@ def test_kept(path: bytes) -> None:
         (stat.S_IFCHR, False),
     ],
 )
-def test_special_files_are_left_out(kind: int, kept: bool, tmp_path: Path) -> None:
-    import os
-
+def test_special_files_are_left_out(kind: int, kept: bool) -> None:
     status = os.stat_result((kind | 0o644, 1, 1, 1, 0, 0, 10, 0, 0, 0))
     assert (select.skip_status(status, 100) is None) is kept
 
@@ -127,11 +62,34 @@ def test_a_core_dump_is_known_by_its_header(head: bytes, is_core: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "may_be"),
-    [(b"core", True), (b"d/core.123", True), (b"core.py", True), (b"score", False), (b"hardcore", False)],
+    ("path", "size", "may_be"),
+    [
+        (b"a.out.1234", 1 << 20, True),  # kernel.core_pattern can be anything
+        (b"d/core", 100, True),
+        (b"d/core.123", 100, True),
+        (b"core.py", 100, False),
+        (b"core.txt", 100, False),
+        (b"score", 100, False),
+        (b"small", 64 << 10, False),
+    ],
 )
-def test_only_names_of_core_dumps_are_looked_into(path: bytes, may_be: bool) -> None:
-    assert select.may_be_core(path) is may_be
+def test_every_file_large_enough_to_be_a_core_dump_is_looked_into(path: bytes, size: int, may_be: bool) -> None:
+    assert select.may_be_core(path, size) is may_be
+
+
+@pytest.mark.parametrize(
+    ("config", "is_one"),
+    [
+        (b"home = /usr/bin\nversion = 3.11.7\n", True),
+        (b"version = 3.11.7\r\nHOME=/usr/bin\r\n", True),
+        (b"", False),
+        (b"homepage = https://example.org\n", False),
+        (b"my home\n", False),
+        (b"# home is where the = is\n", False),
+    ],
+)
+def test_a_virtual_environment_says_where_its_base_is(config: bytes, is_one: bool) -> None:
+    assert select.is_environment(config) is is_one
 
 
 def test_the_order_of_importance() -> None:
@@ -159,64 +117,33 @@ def test_the_order_of_importance() -> None:
         (b".config/x/y", select.Class.DOTFILE),
         (b"data.sqlite", select.Class.OTHER),
         (b"README.md", select.Class.TEXT),
+        (b"README", select.Class.TEXT),
+        (b"project/LICENSE", select.Class.TEXT),
+        (b"project/Makefile", select.Class.TEXT),
+        (b"project/Dockerfile", select.Class.TEXT),
+        (b"project/Snakefile", select.Class.TEXT),
+        (b"project/readme.bin", select.Class.OTHER),
+        (b"py", select.Class.OTHER),
+        (b"project.py/data", select.Class.OTHER),
+        (b"project/.env", select.Class.DOTFILE),
+        (b"project/.github/workflows/ci.yml", select.Class.TEXT),
+        (b".config/app/settings.json", select.Class.DOTFILE),
+        (b"not.git/a.py", select.Class.TEXT),
+        (b".github/x", select.Class.DOTFILE),
+        (b"a/.git/objects/pack/pack-1.pack", select.Class.GIT_OBJECT),
+        (b"a/.git/modules/b/objects/ab/cdef", select.Class.GIT_OBJECT),
+        (b"a/.git/modules/b/refs/heads/main", select.Class.GIT),
+        (b"a/.git/refs/heads/objects/x", select.Class.GIT),
+        (b"a/.git/index", select.Class.GIT),
     ],
 )
 def test_the_class_of_a_path(path: bytes, class_: select.Class) -> None:
     assert select.class_of(path, 100) is class_
 
 
-Read = Callable[[bytes], Listing | Pruned]
-
-
-@pytest.fixture
-def read(tmp_path: Path) -> Read:
-    def read(directory: bytes) -> Listing | Pruned:
-        with Tree.at(FileSystem(), str(tmp_path)) as home:
-            return Scanner(FileSystem(), home, _MOUNTS, 1 << 30).read(directory)
-
-    return read
-
-
-def test_a_directory_with_a_valid_cachedir_tag_is_left_out(tmp_path: Path, read: Read) -> None:
-    (tmp_path / "d").mkdir()
-    (tmp_path / "d" / "data").touch()
-    (tmp_path / "d" / "CACHEDIR.TAG").write_bytes(b"Signature: something else")
-    assert isinstance(read(b"d"), Listing)
-    (tmp_path / "d" / "CACHEDIR.TAG").write_bytes(_SIGNATURE)
-    assert isinstance(read(b"d"), Pruned)
-    (tmp_path / "d" / "CACHEDIR.TAG").unlink()
-    (tmp_path / "elsewhere").write_bytes(_SIGNATURE)
-    (tmp_path / "d" / "CACHEDIR.TAG").symlink_to("../elsewhere")
-    assert isinstance(read(b"d"), Listing), "a link is not followed"
-
-
-def test_a_home_is_never_left_out_as_a_whole(tmp_path: Path, read: Read) -> None:
-    (tmp_path / "CACHEDIR.TAG").write_bytes(_SIGNATURE)
-    (tmp_path / "pyvenv.cfg").touch()
-    assert isinstance(read(b""), Listing)
-
-
-def test_a_pure_environment_is_left_out_and_one_inside_a_project_keeps_the_work(tmp_path: Path, read: Read) -> None:
-    for environment in ("pure", "project"):
-        (tmp_path / environment / "lib" / "python3.11" / "site-packages").mkdir(parents=True)
-        (tmp_path / environment / "bin").mkdir()
-        (tmp_path / environment / "pyvenv.cfg").touch()
-    assert isinstance(read(b"pure"), Pruned)
-    (tmp_path / "project" / "work.ipynb").touch()
-    (tmp_path / "project" / ".gitignore").touch()
-    (tmp_path / "project" / "lib" / "mine.py").touch()
-    listing = read(b"project")
-    assert isinstance(listing, Listing)
-    assert {path for path, _ in listing.kept} >= {b"project/work.ipynb", b"project/.gitignore", b"project/lib"}
-    below = read(b"project/lib")
-    assert isinstance(below, Listing)
-    assert b"project/lib/mine.py" in [path for path, _ in below.kept]
-    assert isinstance(read(b"project/lib/python3.11"), Pruned)
-
-
-def test_a_lib_of_ones_own_is_kept(tmp_path: Path, read: Read) -> None:
-    (tmp_path / "lib" / "python3.11").mkdir(parents=True)
-    assert isinstance(read(b"lib/python3.11"), Listing)
+def test_a_large_pack_stays_with_the_objects_and_other_large_files_come_last() -> None:
+    assert select.class_of(b"a/.git/objects/pack/pack-1.pack", 10**9) is select.Class.GIT_OBJECT
+    assert select.class_of(b"a.csv", 10**9) is select.Class.LARGE
 
 
 @pytest.mark.parametrize(
