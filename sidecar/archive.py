@@ -6,8 +6,10 @@ Reads Persist without a lease, beside a running sidecar or without one.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import NamedTuple
 
 from sidecar import journal
 from sidecar.clock import Clock
@@ -18,9 +20,14 @@ from sidecar.fsops import FileSystem
 from sidecar.index import Index
 from sidecar.journal import JournalUnreadable
 from sidecar.mirror import read_mirror
+from sidecar.moves import Moves
 from sidecar.persist import Layout, mirror_of, state_of
+from sidecar.places import Places, Stay, is_within
 from sidecar.restore import Wanted
-from sidecar.versions import Version, at_time, versions_in, walk
+from sidecar.versions import GONE, Version, versions_in, walk
+
+_TICK_NS = 1000
+"""Stored times, and those that people give, are in whole microseconds; those in the journal are finer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,18 @@ class Past:
     until_ns: int | None
     size: int
     kind: Kind
+
+
+class _Content(NamedTuple):
+    """What lies on Persist at ``wanted.path``; that it was always there is for ``Places`` to say."""
+
+    wanted: Wanted
+    from_ns: int
+    until_ns: int | None
+
+
+def _as(path: bytes, wanted: Wanted) -> Wanted:
+    return wanted if wanted.path == path else replace(wanted, path=path)
 
 
 def home_path(settings: Settings, text: str) -> bytes:
@@ -59,10 +78,15 @@ class Archive:
         self._mirror = mirror_of(self.layout.server)
         self._versions = state_of(self.layout.server) + b"/versions"
         self.index = self._read_index()
+        # After the index: a move that the index does not know yet does no harm, one that only the index knows does.
+        self._places = Places(Moves(fs, self._state()).read())
+
+    def _state(self) -> int:
+        return self.layout.root.directory(state_of(self.layout.server))
 
     def _read_index(self) -> Index:
         try:
-            state = self.layout.root.directory(state_of(self.layout.server))
+            state = self._state()
         except FileNotFoundError as error:
             raise PersistMissing(f"there is no backup of the server {legible(self.layout.server)}") from error
         try:
@@ -71,28 +95,29 @@ class Archive:
             return read_mirror(self._fs, self.layout)
 
     def history(self, path: bytes) -> list[Past]:
-        """Every content of ``path`` that is kept, the oldest first. Raises ``NothingToRestore`` where there is none."""
-        past = [
-            Past(version.span.from_ns, version.span.until_ns, version.size, version.kind)
-            for version in self._versions_of(path)
-        ]
-        current = self.index.get(path)
-        if current is not None and current.kind is not Kind.DIRECTORY:
-            past.append(Past(current.since_ns, None, current.size, current.kind))
+        """Every content of ``path`` that is kept, the oldest first. Raises ``NothingToRestore`` where there is none.
+
+        What came to ``path`` with a directory counts from then on, and what left with one until then. Raises
+        ``OSError``, as ``wanted`` does.
+        """
+        past = []
+        for place in self._places.of(path):
+            current = self._current([(place, self.index.get(place))], None)
+            for content in chain(current, self._earlier(place, None, versions_in)):
+                kind, size = content.wanted.entry.kind, content.wanted.entry.size
+                stays = self._places.stays(place, content.from_ns, content.until_ns)
+                past += [Past(stay.from_ns, stay.until_ns, size, kind) for stay in stays if stay.path == path]
         if not past:
             raise NothingToRestore(f"the backup has never held a file {legible(path)}")
-        return past
+        return sorted(past, key=lambda each: (each.until_ns is None, each.from_ns, each.until_ns or 0))
 
     def wanted(self, path: bytes, at_ns: int | None) -> list[Wanted]:
         """What has to be put back for ``path``, and everything below it, to be what it was at ``at_ns``.
 
-        Without a time it is what the mirror holds, and, for what has left the mirror, its last version. Raises
+        Without a time it is what the mirror holds, and, for what has left the mirror, its last content. Raises
         ``NothingToRestore`` where the backup knows nothing of ``path``, or nothing at that time.
         """
-        found = {item.path: item for item in self._current(path, at_ns)}
-        if at_ns is not None or not found:
-            for version in self._past(path, at_ns):
-                found.setdefault(version.path, self._of_version(version))
+        found = self._at(path, at_ns) if at_ns is not None else self._now(path) or self._last(path)
         # A backup never holds another tier; what somebody planted there must not be written through the mount.
         found = {each: item for each, item in found.items() if each.split(b"/", 1)[0] not in self._tiers}
         if not found and path:
@@ -102,43 +127,73 @@ class Archive:
             )
         return list(found.values())
 
-    def _current(self, path: bytes, at_ns: int | None) -> Iterator[Wanted]:
-        entry = self.index.get(path) if path else None
-        paths = [*self.index.below(path), *([path] if entry is not None else [])]
-        for each in paths:
-            known = self.index.get(each)
+    def _now(self, path: bytes) -> dict[bytes, Wanted]:
+        return {each: self._in_mirror(each, entry) for each, entry in self._known_in(path) if entry is not None}
+
+    def _at(self, path: bytes, at_ns: int) -> dict[bytes, Wanted]:
+        found: dict[bytes, _Content] = {}
+        for content in self._contents(self._places.within(path, at_ns), at_ns):
+            true_path = self._places.path_at(at_ns, content.wanted.path, content.until_ns)
+            other = found.get(true_path)
+            # Of contents that overlap, because clocks are set, the later counts. And a current one that begins with a
+            # version has become that version since the index was read.
+            if is_within(true_path, path) and (other is None or other.from_ns <= content.from_ns):
+                found[true_path] = content
+        return {each: _as(each, content.wanted) for each, content in found.items()}
+
+    def _last(self, path: bytes) -> dict[bytes, Wanted]:
+        """The last content of what is not in the mirror any more."""
+        found: dict[bytes, tuple[Stay, Wanted]] = {}
+        for content in self._contents(self._places.within(path, None), None):
+            for stay in self._places.stays(content.wanted.path, content.from_ns, content.until_ns):
+                other = found.get(stay.path)
+                if is_within(stay.path, path) and (other is None or other[0].from_ns <= stay.from_ns):
+                    found[stay.path] = stay, content.wanted
+        return {each: _as(each, wanted) for each, (_, wanted) in found.items()}
+
+    def _contents(self, places: Iterable[bytes], at_ns: int | None) -> Iterator[_Content]:
+        """Every file and link that there was, at ``at_ns`` or ever, in ``places`` or below: the current ones first."""
+        for place in places:
+            yield from self._current(self._known_in(place), at_ns)
+            yield from self._earlier(place, at_ns, walk)
+
+    def _known_in(self, path: bytes) -> Iterator[tuple[bytes, Entry | None]]:
+        if not path:
+            return ((each, entry) for each, entry, _ in self.index.items())
+        return ((each, self.index.get(each)) for each in chain(self.index.below(path), [path]))
+
+    def _current(self, known: Iterable[tuple[bytes, Entry | None]], at_ns: int | None) -> Iterator[_Content]:
+        for path, entry in known:
             # A directory's history is not kept: it comes back with what was in it.
-            if known is None or (at_ns is not None and (known.kind is Kind.DIRECTORY or known.since_ns > at_ns)):
+            if entry is None or entry.kind is Kind.DIRECTORY:
                 continue
-            yield Wanted(each, known, self._in_mirror(parent(each)), name_of(each))
+            from_ns = entry.since_ns // _TICK_NS * _TICK_NS
+            if at_ns is None or from_ns <= at_ns:
+                yield _Content(self._in_mirror(path, entry), from_ns, None)
 
-    def _past(self, path: bytes, at_ns: int | None) -> Iterator[Version]:
+    def _earlier(
+        self, place: bytes, at_ns: int | None, read: Callable[[FileSystem, int, bytes], Iterable[Version]]
+    ) -> Iterator[_Content]:
+        where = join(self._versions, place) if place else self._versions
         try:
-            directory = self.layout.root.directory(join(self._versions, path) if path else self._versions)
-        except OSError:
-            return
-        by_path: dict[bytes, list[Version]] = {}
-        for version in walk(self._fs, directory, path):
-            by_path.setdefault(version.path, []).append(version)
-        for versions in by_path.values():
-            chosen = versions[-1] if at_ns is None else at_time(versions, at_ns)
-            if chosen is not None:
-                yield chosen
+            self.layout.root.directory(self._versions)  # stays open: there may be many places in it
+            directory = self.layout.root.directory(where)
+        except OSError as error:
+            if error.errno in GONE:
+                return
+            raise
+        for version in read(self._fs, directory, place):
+            span = version.span
+            if at_ns is None or span.covers(at_ns):
+                entry = Entry(version.kind, version.mode, version.size, version.mtime_ns, 0, 0, span.from_ns)
+                wanted = Wanted(version.path, entry, join(self._versions, version.path), version.name)
+                yield _Content(wanted, span.from_ns, span.until_ns)
+        if place:
+            self.layout.root.forget(where)
 
-    def _of_version(self, version: Version) -> Wanted:
-        directory = join(self._versions, version.path)
-        entry = Entry(version.kind, version.mode, version.size, version.mtime_ns, 0, 0, version.span.from_ns)
-        return Wanted(version.path, entry, directory, version.name)
-
-    def _versions_of(self, path: bytes) -> list[Version]:
-        try:
-            directory = self.layout.root.directory(join(self._versions, path))
-        except OSError:
-            return []
-        return versions_in(self._fs, directory, path)
-
-    def _in_mirror(self, path: bytes) -> bytes:
-        return join(self._mirror, path) if path else self._mirror
+    def _in_mirror(self, path: bytes, entry: Entry) -> Wanted:
+        directory = parent(path)
+        return Wanted(path, entry, join(self._mirror, directory) if directory else self._mirror, name_of(path))
 
     def close(self) -> None:
         self.layout.close()

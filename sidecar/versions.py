@@ -6,15 +6,23 @@ regular file or a link; a directory of that name belongs to a file inside a dire
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Iterable, Iterator
+import errno
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
 from sidecar.clock import parse_stamp, stamp
 from sidecar.entry import Entry, Kind, join
 from sidecar.fsops import FileSystem, Tree
+
+GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+"""What opening a directory of versions says where there are none."""
+
+_NAME = re.compile(rb"(\d{8}T\d{6}\.\d{6}Z)_(\d{8}T\d{6}\.\d{6}Z)(?:\.\d+)?")
+
+_OPEN_AT_ONCE = 128
+"""So many directories at most stay open while the tree is read: the next one is most often in one of them."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -55,40 +63,59 @@ def version_name(span: Span, attempt: int = 0) -> bytes:
 
 def parse_name(name: bytes) -> Span | None:
     """The span that ``version_name`` wrote; None for any other name."""
-    first, separator, second = os.fsdecode(name).partition("_")
-    from_ns, until_ns = parse_stamp(first), parse_stamp(second[: len(first)])
-    rest = second[len(first) :]
-    if not separator or from_ns is None or until_ns is None or (rest and not rest[1:].isdecimal()):
+    match = _NAME.fullmatch(name)
+    if match is None:
         return None
-    return Span(from_ns, until_ns)
+    from_ns, until_ns = (parse_stamp(part.decode()) for part in match.groups())
+    return None if from_ns is None or until_ns is None else Span(from_ns, until_ns)
 
 
 def versions_in(fs: FileSystem, directory_fd: int, path: bytes) -> list[Version]:
-    """The versions of ``path`` in the open directory of its versions, the oldest first."""
-    found = []
+    """The versions of ``path`` in the open directory of its versions, the oldest first. Raises ``OSError``."""
+    return _listing(fs, directory_fd, path)[0]
+
+
+def _listing(fs: FileSystem, directory_fd: int, path: bytes) -> tuple[list[Version], list[bytes]]:
+    """The versions of ``path``, the oldest first, and the names of the directories beside them."""
+    found, directories = [], []
     for name, status in fs.entries(directory_fd):
-        span, entry = parse_name(name), Entry.of(status)
-        if span is not None and entry is not None and entry.kind is not Kind.DIRECTORY:
+        entry = Entry.of(status)
+        if entry is None:
+            continue
+        if entry.kind is Kind.DIRECTORY:
+            directories.append(name)
+        elif (span := parse_name(name)) is not None:
             found.append(Version(path, span, name, entry.kind, entry.mode, entry.size, entry.mtime_ns))
-    return sorted(found, key=lambda version: (version.span, version.name))
-
-
-def at_time(versions: Iterable[Version], at_ns: int) -> Version | None:
-    """The version that was the state at ``at_ns``; None where no version was."""
-    return max((v for v in versions if v.span.covers(at_ns)), key=lambda v: v.span, default=None)
+    return sorted(found, key=lambda version: (version.span, version.name)), directories
 
 
 def walk(fs: FileSystem, directory_fd: int, path: bytes) -> Iterator[Version]:
-    """Every version of ``path`` and of all below it, each path's the oldest first."""
+    """Every version of ``path`` and of all below it, each path's the oldest first. Raises ``OSError``.
+
+    ``directory_fd`` is the open directory of the versions of ``path``. A directory in it that is gone by the time it is
+    looked into holds nothing: somebody else may be writing.
+    """
     # One tree instead of recursion: a home can be deeper than Python's stack, and than the descriptors we may have.
     versions = Tree(fs, directory_fd)
     waiting = [b""]
-    while waiting:
-        place = waiting.pop()
-        below = join(path, place) if path and place else path or place
-        try:
-            fd = versions.directory(place)
-            yield from versions_in(fs, fd, below)
-            waiting += [join(place, name) for name, status in fs.entries(fd) if stat.S_ISDIR(status.st_mode)]
-        finally:
-            versions.forget()
+    looked_into = 0
+    try:
+        while waiting:
+            place = waiting.pop()
+            looked_into += 1
+            if looked_into % _OPEN_AT_ONCE == 0:
+                versions.forget()
+            try:
+                found, directories = _listing(fs, versions.directory(place), _below(path, place))
+            except OSError as error:
+                if error.errno not in GONE:
+                    raise
+                continue
+            yield from found
+            waiting += [join(place, name) for name in directories]
+    finally:
+        versions.forget()
+
+
+def _below(path: bytes, place: bytes) -> bytes:
+    return join(path, place) if place else path

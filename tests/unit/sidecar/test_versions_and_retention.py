@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.entry import Kind
+from sidecar.fsops import FileSystem
 from sidecar.retention import DAY_S, HOUR_S, LADDER, expired
-from sidecar.versions import Span, Version, at_time, parse_name, version_name
+from sidecar.versions import Span, parse_name, version_name, versions_in, walk
 
 _S = 10**9
 _YEAR_S = 365 * DAY_S
 _micros = st.integers(0, 4_000_000_000 * 10**6).map(lambda micros: micros * 1000)
 _spans = st.tuples(_micros, _micros).map(lambda pair: Span(min(pair), max(pair) + 1000))
-
-
-def _version(from_s: int, until_s: int) -> Version:
-    span = Span(from_s * _S, until_s * _S)
-    return Version(b"f", span, version_name(span), Kind.FILE, 0o644, 0, 0)
 
 
 @given(_spans, st.integers(0, 100))
@@ -36,6 +36,8 @@ def test_a_versions_name_says_its_span(span: Span, attempt: int) -> None:
         b"20260101T000000.000000Z_",
         b"20260101T000000.000000Z_20260101T000001.000000Z.txt",
         b"20261301T000000.000000Z_20260101T000001.000000Z",
+        b"20260101T000000.000000Z_20260101T000001.000000Zx1",
+        b"20260101T000000.000000Z_20260101T000001.000000Z.1\n",
         b"\xff_\xff",
     ],
 )
@@ -43,20 +45,101 @@ def test_other_names_are_no_versions(name: bytes) -> None:
     assert parse_name(name) is None
 
 
-@pytest.mark.parametrize(
-    ("at_s", "from_s"),
-    [(9, None), (10, 10), (19, 10), (20, 20), (29, 20), (30, None), (39, None), (40, 40), (50, None)],
-)
-def test_the_state_at_a_time_is_the_version_that_was_current_then(at_s: int, from_s: int | None) -> None:
-    versions = [_version(10, 20), _version(20, 30), _version(40, 50)]
-    found = at_time(versions, at_s * _S)
-    assert (None if found is None else found.span.from_ns // _S) == from_s
+@pytest.mark.parametrize(("at_ns", "covered"), [(9, False), (10, True), (19, True), (20, False)])
+def test_a_span_ends_just_before_its_end(at_ns: int, covered: bool) -> None:
+    assert Span(10, 20).covers(at_ns) is covered
 
 
-def test_of_overlapping_versions_the_later_counts() -> None:
-    found = at_time([_version(10, 30), _version(15, 25)], 20 * _S)
-    assert found is not None
-    assert found.span.from_ns == 15 * _S
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    """A directory of versions, and its descriptor."""
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    yield tmp_path, fd
+    os.close(fd)
+
+
+def _keep(directory: Path, from_s: int) -> bytes:
+    name = version_name(Span(from_s * _S, (from_s + 1) * _S))
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / os.fsdecode(name)).write_text(str(from_s))
+    return name
+
+
+def test_the_walk_meets_every_version_and_each_paths_oldest_first(tree: tuple[Path, int]) -> None:
+    top, fd = tree
+    kept = {b"f": [3, 1, 2], b"d/g": [5, 4], b"d/deep/h": [6]}
+    for path, times in kept.items():
+        for from_s in times:
+            _keep(top / os.fsdecode(path), from_s)
+    _keep(top / os.fsdecode(version_name(Span(0, _S))), 7)  # a file of the home can have such a name
+    (top / "f" / "no version").touch()
+    os.mkfifo(top / "f" / os.fsdecode(version_name(Span(0, _S))))
+    found: dict[bytes, list[int]] = {}
+    for version in walk(FileSystem(), fd, b""):
+        found.setdefault(version.path, []).append(version.span.from_ns // _S)
+    assert found == {**{path: sorted(times) for path, times in kept.items()}, version_name(Span(0, _S)): [7]}
+    directory = os.open(top / "d", os.O_RDONLY)
+    assert {version.path for version in walk(FileSystem(), directory, b"d")} == {b"d/g", b"d/deep/h"}
+    os.close(directory)
+
+
+def test_a_tree_deeper_and_wider_than_the_descriptors_we_may_have_is_walked(tree: tuple[Path, int]) -> None:
+    top, fd = tree
+    for number in range(400):
+        _keep(top / "wide" / str(number), number)
+    deep = top
+    for _ in range(400):
+        deep = deep / "d"
+    _keep(deep, 400)
+    before = len(os.listdir("/proc/self/fd"))
+    most = 0
+    found = set()
+    for version in walk(FileSystem(), fd, b""):
+        found.add(version.span.from_ns // _S)
+        most = max(most, len(os.listdir("/proc/self/fd")))
+    assert found == set(range(401))
+    assert most <= before + 200
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+class _Thief(FileSystem):
+    """What was listed is gone, or something else, in the moment it is opened."""
+
+    def __init__(self, take: Callable[[], None]) -> None:
+        self._take = take
+
+    def open(self, name: bytes, flags: int, mode: int = 0o600, *, at: int | None = None) -> int:
+        if name == b"goes":
+            self._take()
+        return super().open(name, flags, mode, at=at)
+
+
+@pytest.mark.parametrize("instead", ["nothing", "a file", "a link"])
+def test_what_vanishes_while_it_is_read_is_left_out(tree: tuple[Path, int], instead: str) -> None:
+    top, fd = tree
+    _keep(top / "stays", 1)
+    _keep(top / "goes", 2)
+
+    def take() -> None:
+        (top / "goes").rename(top.with_name(top.name + "-gone"))
+        if instead == "a file":
+            (top / "goes").touch()
+        elif instead == "a link":
+            (top / "goes").symlink_to(top / "stays")
+
+    assert [version.path for version in walk(_Thief(take), fd, b"")] == [b"stays"]
+
+
+def test_what_cannot_be_read_is_no_empty_history(tree: tuple[Path, int]) -> None:
+    class Broken(FileSystem):
+        def open(self, name: bytes, flags: int, mode: int = 0o600, *, at: int | None = None) -> int:  # noqa: ARG002  the call's signature
+            raise OSError(errno.EIO, "Input/output error")
+
+    top, fd = tree
+    _keep(top / "f", 1)
+    with pytest.raises(OSError, match="Input/output"):
+        list(walk(Broken(), fd, b""))
+    assert versions_in(FileSystem(), fd, b"") == []
 
 
 @given(st.lists(_spans, max_size=40), _micros)
