@@ -1,0 +1,73 @@
+"""Which files of the home are SQLite databases with a log, and what stands for each of them in the index."""
+
+from __future__ import annotations
+
+from sidecar.database import (
+    changed_with,
+    companion_of,
+    fold,
+    is_database,
+    logs_of,
+    owns_companions,
+    part_of,
+    with_logs,
+)
+from sidecar.entry import Entry, join, name_of, parent
+from sidecar.fsops import FileSystem, Tree
+from sidecar.outcome import Skipped
+
+_MOST = 10_000
+
+
+class Databases:
+    """Those that were seen with a log since the start. For one thread."""
+
+    def __init__(self, fs: FileSystem, home: Tree) -> None:
+        self._fs, self._home = fs, home
+        self._known: dict[bytes, None] = {}
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._known
+
+    def note(self, path: bytes) -> None:
+        """``path`` is one."""
+        self._known[path] = None
+        if len(self._known) > _MOST:
+            del self._known[next(iter(self._known))]
+
+    def note_if_one(self, path: bytes) -> None:
+        """``path`` could not be copied as it is: if it is a database, it is copied as one from now on."""
+        try:
+            if is_database(self._fs, self._home.directory(parent(path)), name_of(path)):
+                self.note(path)
+        except OSError:
+            return
+
+    def companion(self, path: bytes) -> tuple[Skipped, bytes | None] | None:
+        """What ``path`` is if it belongs to a database: why it is left out, and what changed instead, if anything."""
+        database = companion_of(path)
+        if database is None or not self._owns(database):
+            return None
+        self.note(database)
+        return Skipped(path, part_of(database)), changed_with(path)
+
+    def fold(self, directory: bytes, found: dict[bytes, Entry]) -> list[Skipped]:
+        """In ``found``, what ``directory`` holds by name, a database and its companions are one; what is left out."""
+        skipped = []
+        for name, database in fold(found, lambda name: self._owns(join(directory, name))).items():
+            self.note(join(directory, database))
+            skipped.append(Skipped(join(directory, name), part_of(database)))
+        return skipped
+
+    def entry(self, path: bytes, entry: Entry) -> Entry:
+        """What stands for ``path``, which is ``entry`` by itself: its logs count too. Raises ``OSError``."""
+        if path not in self._known:
+            return entry
+        logs = logs_of(self._fs, self._home.directory(parent(path)), name_of(path))
+        return with_logs(entry, filter(None, map(Entry.of, logs.values())))
+
+    def _owns(self, path: bytes) -> bool:
+        try:
+            return owns_companions(self._fs, self._home.directory(parent(path)), name_of(path))
+        except OSError:
+            return False
