@@ -19,7 +19,7 @@ help:
 	@echo "make test      install what is needed, run the whole suite"
 	@echo "make test-all  the same with long soaks, large benches, podman and the frameworks"
 	@echo "make check     format, lint, types, import rules"
-	@echo "make bench     benchmarks beside their peers, JSON on stdout"
+	@echo "make bench     benchmarks beside their peers, JSON on stdout, plot in docs/"
 
 python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or later with venv found (on Debian: apt-get install python3 python3-venv); or say PYTHON=/path/to/python." >&2; exit 1; }
@@ -82,8 +82,21 @@ format: .venv/.installed-test
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
 
-bench: install-test
-	@.venv/bin/python -m tests.bench
+# The whole table: an hour and a half of a quiet machine. BENCH_DIR is on the disk to be measured. Single benchmarks, small sizes and
+# the Markdown: .venv/bin/python -m tests.bench --help, .venv/bin/python -m tests.bench.table docs/bench.json
+BENCH_DIR ?= /var/tmp
+
+bench: .venv/.installed-test .venv-bench/.installed
+	@mkdir -p build
+	@set -o pipefail; .venv/bin/python -m tests.bench --scratch "$(BENCH_DIR)" | tee build/bench.json
+	@cp build/bench.json docs/bench.json
+	@.venv-bench/bin/python -m tests.bench.plot docs/bench.json docs/bench.svg
+
+.venv-bench/.installed: locks/bench.txt | python
+	@echo "Installing matplotlib into .venv-bench …" >&2
+	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python $(PIP_INSTALL) --require-hashes -r locks/bench.txt
+	@touch $@
 
 clean:
-	rm -rf .venv .venv-notebook .venv-hub5 build
+	rm -rf .venv .venv-notebook .venv-hub5 .venv-bench build
