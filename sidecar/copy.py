@@ -1,7 +1,7 @@
-"""One source becomes one whole, durable file in the staging directory, or a value that says why not.
+"""One source becomes one whole file in the staging directory, or a value that says why not.
 
-In two steps, so that a batch shares its syncs: ``stage`` writes and lets the kernel begin to write back, ``harden``
-waits until the disk or the server has it. By then most of a batch is there already.
+A batch shares its syncs. Either the whole file system is synced once all is staged, or ``stage`` lets the kernel begin
+to write back, and ``harden`` waits until the disk or the server has it: by then most of a batch is there already.
 
 A copy is whole when nothing touched the source while it was read. The kernel stamps a change with a clock that ticks
 every few milliseconds, so an equal ctime proves that only if it is older than the reading by more than a tick.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ TICK_NS = 20_000_000
 _ATTEMPTS = 3
 
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Persist cannot take this file; a smaller one may still fit."""
 
@@ -44,8 +46,12 @@ class Source:
 
     path: bytes
     directory_fd: int
-    size: int
-    """Bytes when it was selected: orders the work, decides nothing."""
+    entry: Entry
+    """What it was when it was selected: orders the work, and tells a link from a file."""
+    may_be_core: bool = False
+    """If it turns out to be a core dump, it is left out."""
+    mapped: bool = False
+    """It may be written through a mapping: then only a sync of it makes the next write change its times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ class Staged:
     entry: Entry
     name: bytes
     fd: int
-    """Open until ``harden``; -1 for a link, which its directory's sync makes durable."""
+    """Open until ``harden``; -1 where somebody else syncs it: a link, and a batch that is synced as a whole."""
 
 
 def does_not_fit(error: OSError) -> str:
@@ -80,17 +86,19 @@ class Copier:
     """Waits that many seconds, or less when the process is told to end."""
     cancelled: Callable[[], bool]
 
-    def stage(self, source: Source, name: bytes) -> Staged | Vanished | ChangedWhileReading | Skipped | Failed:
+    def stage(
+        self, source: Source, name: bytes, *, harden_later: bool, attempts: int = _ATTEMPTS
+    ) -> Staged | Vanished | ChangedWhileReading | Skipped | Failed:
         """The source's content is staged as ``name``, or nothing is.
 
-        Raises ``DestinationError`` where Persist is at fault in a way that the next file would meet too, and
-        ``Cancelled``.
+        With ``harden_later`` its descriptor stays open for ``harden``; else the caller syncs the file system. Raises
+        ``DestinationError`` where Persist is at fault in a way that the next file would meet too, and ``Cancelled``.
         """
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(attempts):
             if attempt:
                 self.wait(TICK_NS / 1e9)
             try:
-                staged = self._attempt(source, name)
+                staged = self._attempt(source, name, harden_later=harden_later)
             except OSError as error:
                 self._discard(name)
                 return self._failure(source.path, error)
@@ -140,18 +148,16 @@ class Copier:
         with suppress(OSError):  # what cannot be removed now is swept at the next start; it is in no one's way
             self.fs.unlink(name, at=self.staging_fd)
 
-    def _attempt(self, source: Source, name: bytes) -> Staged | Skipped | None:
-        status = self.fs.lstat(name_of(source.path), at=source.directory_fd)
-        entry = Entry.of(status)
-        if entry is None or entry.kind is Kind.DIRECTORY:
-            return None
-        if entry.kind is Kind.LINK:
+    def _attempt(self, source: Source, name: bytes, *, harden_later: bool) -> Staged | Skipped | None:
+        if source.entry.kind is Kind.LINK:
             return self._stage_link(source, name)
-        return self._stage_file(source, name)
+        return self._stage_file(source, name, harden_later=harden_later)
 
     def _stage_link(self, source: Source, name: bytes) -> Staged | None:
         link = name_of(source.path)
         before = self.fs.lstat(link, at=source.directory_fd)
+        if not stat.S_ISLNK(before.st_mode):
+            return None
         target = self.fs.readlink(link, at=source.directory_fd)
         # A link cannot be changed in place: the same inode before and after means that this was its target.
         after = self.fs.lstat(link, at=source.directory_fd)
@@ -163,20 +169,24 @@ class Copier:
             self.fs.set_link_times(name, entry.mtime_ns, at=self.staging_fd)
         return Staged(source.path, entry, name, -1)
 
-    def _stage_file(self, source: Source, name: bytes) -> Staged | Skipped | None:
+    def _stage_file(self, source: Source, name: bytes, *, harden_later: bool) -> Staged | Skipped | None:
         fd = self.fs.open(name_of(source.path), READ_FLAGS, at=source.directory_fd)
         try:
+            if source.mapped:
+                self.fs.fsync(fd)
             before = self.fs.fstat(fd)
+            if stat.S_ISDIR(before.st_mode):
+                return None
             reason = select.skip_status(before, self.max_file_bytes)
-            if reason is None and select.may_be_core(source.path) and select.is_core(os.pread(fd, 20, 0)):
+            if reason is None and source.may_be_core and select.is_core(os.pread(fd, 20, 0)):
                 reason = "a core dump"
             if reason is not None:
                 return Skipped(source.path, reason)
-            return self._copy(source.path, fd, before, name)
+            return self._copy(source.path, fd, before, name, harden_later=harden_later)
         finally:
             self.fs.close(fd)
 
-    def _copy(self, path: bytes, fd: int, before: os.stat_result, name: bytes) -> Staged | None:
+    def _copy(self, path: bytes, fd: int, before: os.stat_result, name: bytes, *, harden_later: bool) -> Staged | None:
         started_ns = self.clock.now_ns()
         with destination():
             target = self.fs.open(name, CREATE_FLAGS, at=self.staging_fd)
@@ -191,10 +201,12 @@ class Copier:
                     self.fs.set_times(target, entry.mtime_ns)
                     # Set last: until the content is whole nobody but the owner can look at it.
                     self.fs.fchmod(target, entry.mode & 0o777)
-                    self.fs.begin_write_back(target)
-                staged = Staged(path, entry, name, target)
+                staged = Staged(path, entry, name, target if harden_later else -1)
         finally:
             if staged is None:
+                self.fs.close(target)
+        if not harden_later and staged is not None:
+            with destination():
                 self.fs.close(target)
         return staged
 

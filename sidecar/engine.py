@@ -3,37 +3,43 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
-from sidecar import errors
+from sidecar import errors, ignore, left_behind
 from sidecar.clock import Clock, iso
 from sidecar.config import Settings
 from sidecar.copy import FULL
+from sidecar.crew import Crew
+from sidecar.databases import Databases
 from sidecar.entry import legible
 from sidecar.errors import UsageError
 from sidecar.finder import Finder
-from sidecar.fsops import DestinationError, FileSystem, Tree, read_file
+from sidecar.fsops import DestinationError, FileSystem, Tree
 from sidecar.links import make_save_link, session_of
 from sidecar.persist import explain, persist_errors
 from sidecar.recover import Recovery, recover
 from sidecar.retry import delay_s
 from sidecar.saver import Saver
 from sidecar.scan import Scanner
+from sidecar.select import Class, class_of
 from sidecar.status import Status, path_fields, size_text
-from sidecar.store import LEFT_BEHIND, Store
+from sidecar.store import Store
 
 log = logging.getLogger(__name__)
 
 _LARGE_DRAIN_BYTES = 256 << 20
 """With more than this to copy at the end, what is owed is written down before it is begun."""
 _DRAIN_ROUNDS = 4
-_BACKLOG_FILES = 20_000
-"""As many of a scan's finds are queued at once: looking at them must not hold up what is fresh."""
-_REPORT_MAX_BYTES = 1 << 20
+_BULK = 1000
+"""More changes than this at once are a mass, and whatever changes after them goes first."""
+_PLANNED = 2048
+"""As many paths of the backlog are looked at in one turn: it must not hold up what is fresh."""
+_LOOK_EVERY_S = 10.0
+"""Between two looks at whether the backup still lies where everybody looks for it, while something is saved."""
 _TOGETHER_S = 0.02
 """Events this close together are looked at together."""
 
@@ -56,29 +62,41 @@ class Engine:
         except OSError as error:
             raise UsageError(f"no home at {settings.home}: {error.strerror}") from error
         with persist_errors(settings):
-            self.store = Store(fs, clock, settings)
+            self._crew = Crew()
+            self.store = Store(fs, clock, settings, self._crew)
             make_save_link(fs, self.home.directory(b""), settings)
             self.store.begin_session(session_of(fs, self.home.directory(b""), clock))
-            self.left_behind = self._read_left_behind()
+            self.left_behind = left_behind.read(fs, self.store.place.state_fd)
         mounts = frozenset(os.fsencode(name) for name in settings.mounts)
         self.scanner = Scanner(fs, self.home, mounts, settings.max_file_bytes)
-        self.finder = Finder(clock, settings, self.home, scanner=self.scanner, index=self.store.index, wake=wake)
+        self.finder = Finder(
+            clock,
+            settings,
+            self.home,
+            scanner=self.scanner,
+            databases=Databases(fs, self.home),
+            index=self.store.index,
+            wake=wake,
+        )
         self.saver = Saver(
-            fs, clock, settings, home=self.home, scanner=self.scanner, finder=self.finder, store=self.store
+            fs,
+            clock,
+            settings,
+            home=self.home,
+            scanner=self.scanner,
+            finder=self.finder,
+            store=self.store,
+            crew=self._crew,
+            wake=wake,
         )
         self.recovery = Recovery()
         self.trouble: DestinationError | None = None
         self._troubles = 0
         self._not_before_s = 0.0
-        self._doubt = False
+        self._room_next_s = 0.0
+        self._look_next_s = clock.monotonic()
         self._free_bytes: int | None = None
         self._queued_since_s: float | None = None
-
-    def _read_left_behind(self) -> Any:
-        try:
-            return json.loads(read_file(self._fs, self.store.state_fd, LEFT_BEHIND, _REPORT_MAX_BYTES))
-        except (FileNotFoundError, ValueError):
-            return None
 
     def recover(self, cancelled: Callable[[], bool], progress: Callable[[int, int], None]) -> None:
         """The home has what the mirror has. Raises ``PersistError``."""
@@ -96,26 +114,39 @@ class Engine:
 
     def turn(self) -> None:
         """What is due now is found, and one batch of it is saved."""
-        self.finder.take_changes()
+        self._take_changes()
         now_s = self._clock.monotonic()
-        if now_s >= self.finder.next_scan_s:
-            self.finder.scan()
-            self._free_bytes = None
-            self._doubt = True
         # Both halves of a move, which come as two events.
-        self.saver.plan(self.finder.settle.take_due(now_s + _TOGETHER_S))
-        self.saver.plan(self.saver.retry.take_due(now_s))
-        if len(self.saver) < _BACKLOG_FILES:
-            self.saver.plan(self.finder.backlog.take_due(now_s + _TOGETHER_S, _BACKLOG_FILES), backlog=True)
-        if now_s >= self._not_before_s:
+        self._plan_fresh(self.finder.settle.take_due(now_s + _TOGETHER_S))
+        self.saver.plan([*self.saver.retry.take_due(now_s), *self.saver.pace.take_due(now_s)])
+        if self.finder.walk_due(now_s, len(self.saver)):
+            self.finder.walk()
+        if len(self.saver) < _PLANNED:
+            self.saver.plan_backlog(self.finder.take_backlog(_PLANNED))
+        if self.saver.can_step and now_s >= self._not_before_s:
             self._step()
+
+    def _take_changes(self) -> None:
+        self.finder.take_changes()
+        moves, self.finder.moves = self.finder.moves, []
+        self.saver.plan_moves(moves)
+
+    def _plan_fresh(self, paths: Sequence[bytes]) -> None:
+        if ignore.NAME in paths:
+            self.finder.reload_rules()
+        if len(paths) > _BULK:
+            notebooks = [path for path in paths if class_of(path, 0) is Class.NOTEBOOK][:_BULK]
+            self.finder.put_off(paths)
+            paths = notebooks
+        self.saver.plan(paths)
 
     def _step(self) -> bool:
         """Whether one batch was saved; on trouble with Persist it is kept, and tried again later."""
         try:
-            if self._doubt:
+            if self._clock.monotonic() >= self._look_next_s:
                 self._look_at_place()
             self.saver.step()
+            self._note_room()
         except DestinationError as error:
             if self.trouble is None or self.trouble.errno != error.errno:
                 log.error("%s; what changed is kept in mind and tried again", explain(self._settings.persist, error))  # noqa: TRY400  the trace tells nothing
@@ -137,11 +168,18 @@ class Engine:
         if self.store.ensure_in_place():
             log.error("the backup was taken away from Persist: everything is saved again")
             self.finder.scan()
-        self._doubt = False
+        self._look_next_s = self._clock.monotonic() + _LOOK_EVERY_S
+
+    def _note_room(self) -> None:
+        """Asked after saving only, and seldom: an idle sidecar leaves Persist alone."""
+        now_s = self._clock.monotonic()
+        if now_s >= self._room_next_s:
+            self._free_bytes = self.store.free_bytes()
+            self._room_next_s = now_s + _LOOK_EVERY_S
 
     def _doubt_mirror(self) -> None:
         """Before success is claimed. Where the user can reach the mirror, every file in it is looked at too."""
-        self._doubt = True
+        self._look_next_s = self._clock.monotonic()
         if self._settings.require_mount:
             return
         try:
@@ -151,17 +189,21 @@ class Engine:
             return
         if missing:
             log.error("%d files were taken out of the backup: they are saved again", len(missing))
-        self.finder.look_again(missing)
+        self.finder.put_off(missing)
 
     def next_due_s(self) -> float:
         """When the next turn has something to do, on the monotonic clock."""
+        now_s = self._clock.monotonic()
+        if self.finder.backlog or self.finder.walk_due(now_s, len(self.saver)):
+            # A backlog moves when there is room in the queue, which there is once Persist works.
+            return max(now_s, self._not_before_s) if len(self.saver) else now_s
         times = [self.finder.next_scan_s]
-        if len(self.saver):
+        if self.saver.can_step:
             times.append(self._not_before_s)
         for due_s in (
             self.finder.settle.next_due_s(),
-            self.finder.backlog.next_due_s(),
             self.saver.retry.next_due_s(),
+            self.saver.pace.next_due_s(),
         ):
             if due_s is not None:
                 times.append(due_s)
@@ -181,7 +223,6 @@ class Engine:
 
     def flush_now(self, out_of_time: Callable[[], bool]) -> None:
         """What events have told of so far is safe or accounted for, settled or not."""
-        self.finder.take_changes()
         self._save_waiting(out_of_time)
 
     def _save_waiting(self, out_of_time: Callable[[], bool]) -> None:
@@ -189,20 +230,33 @@ class Engine:
 
         What failed before is tried once more, and what then fails has failed.
         """
-        failed = self.saver.retry.take_all()
-        for _ in range(_DRAIN_ROUNDS):
-            self.saver.plan(dict.fromkeys([*self.finder.take_waiting(), *self.saver.busy, *failed]))
-            failed = []
-            while not out_of_time():
-                if not self._step():
-                    if self.trouble is not None and self.trouble.errno in FULL:
-                        return  # waiting makes no room; a full Persist is no reason to use up the grace
-                    self._clock.sleep(min(0.5, delay_s(self._troubles)))
-                elif not len(self.saver):
-                    break
-            self.finder.take_changes()
-            if out_of_time() or not (self.finder.settle or self.finder.backlog or self.saver.busy):
-                return
+        again = [*self.saver.retry.take_all(), *self.saver.pace.take_all(), *self.finder.mapped()]
+        self.saver.pace.is_off = True
+        try:
+            for _ in range(_DRAIN_ROUNDS):
+                self._take_changes()
+                self.saver.plan(dict.fromkeys([*self.finder.take_waiting(), *self.saver.busy, *again]))
+                again = []
+                if not self._save_planned(out_of_time):
+                    return
+                if not (self.finder.settle or self.finder.backlog or self.finder.moves or self.saver.busy):
+                    return
+        finally:
+            self.saver.pace.is_off = False
+
+    def _save_planned(self, out_of_time: Callable[[], bool]) -> bool:
+        """Everything planned is safe or accounted for; False where time ran out, or there is no room for more."""
+        while not out_of_time():
+            if not self._step():
+                if self.trouble is not None and self.trouble.errno in FULL:
+                    return False  # waiting makes no room; a full Persist is no reason to use up the grace
+                self._clock.sleep(min(0.5, delay_s(self._troubles)))
+            elif not len(self.saver):
+                self.finder.take_changes()
+                return True
+            elif not self.saver.can_step:
+                self.saver.lane.wait(0.5)
+        return False
 
     # The end.
 
@@ -215,7 +269,8 @@ class Engine:
             self.finder.scan_unwatched()
         else:
             self.finder.scan()
-        if self.saver.queued_bytes > _LARGE_DRAIN_BYTES:
+        self.saver.plan(self.finder.take_waiting())
+        if self.saver.owed_bytes > _LARGE_DRAIN_BYTES:
             self._write_left_behind("was still being saved when the process ended")
         self._save_waiting(out_of_time)
         return self.close_books(late=out_of_time())
@@ -225,7 +280,7 @@ class Engine:
         unsaved = self.unsaved()
         if not unsaved and not self.saver.braked and self.trouble is None:
             try:
-                self.store.clear_left_behind()
+                left_behind.clear(self._fs, self.store.place.state_fd)
             except DestinationError as error:
                 log.warning("%s", explain(self._settings.persist, error))
             log.info(
@@ -246,7 +301,7 @@ class Engine:
 
     def unsaved(self) -> dict[bytes, str]:
         """Every path that should be safe and is not, with why; the most important first."""
-        reasons = dict.fromkeys([*self.saver.owed(), *self.finder.settle.paths(), *self.finder.backlog.paths()], "")
+        reasons = dict.fromkeys([*self.saver.owed(), *self.finder.settle.paths(), *self.finder.backlog], "")
         reasons.update(self.saver.failed)
         reasons.update(self.finder.unreadable)
         return reasons
@@ -260,7 +315,7 @@ class Engine:
             "files": [{**path_fields(path), "reason": why or reason} for path, why in list(unsaved.items())[:1000]],
         }
         try:
-            self.store.write_left_behind(document)
+            left_behind.write(self._fs, self.store.place.state_fd, document)
         except DestinationError as error:
             log.error("the list of what is left behind could not be written: %s", error)  # noqa: TRY400  the trace tells nothing
         self.left_behind = document
@@ -272,15 +327,16 @@ class Engine:
         saver, finder, index = self.saver, self.finder, self.store.index
         if state == "watching" and (self.trouble is not None or saver.braked):
             state = "degraded"
-        oldest = [at_s for at_s in (finder.settle.oldest_s(), finder.backlog.oldest_s(), self._queued_since_s) if at_s]
+        oldest = [at_s for at_s in (finder.settle.oldest_s(), self._queued_since_s) if at_s]
         return Status(
             state=state,
             server=self._settings.server,
-            detail=detail,
+            detail=detail or self.scanner.rules_problem or "",
             protected_files=index.files,
             protected_bytes=index.file_bytes,
-            pending_files=len(saver) + len(finder.settle) + len(finder.backlog) + len(saver.retry),
-            pending_bytes=saver.queued_bytes + self._waiting_bytes(),
+            pending_files=len(saver) + len(finder.settle) + len(finder.backlog) + len(saver.retry) + finder.unseen,
+            pending_bytes=saver.owed_bytes + self._waiting_bytes(),
+            held_back=self._held_back(),
             pending_since=min(oldest, default=None),
             restored_files=self.recovery.files,
             skipped=dict(finder.skips.shown),
@@ -288,7 +344,7 @@ class Engine:
             failed={**saver.failed, **finder.unreadable},
             last_saved_at=None if saver.saved_at_ns is None else iso(saver.saved_at_ns),
             persist_state=self._persist_state(),
-            free_bytes=self._persist_free_bytes(),
+            free_bytes=self._free_bytes,
             watches=finder.watch.watches if finder.watch else 0,
             overflows=finder.watch.overflows if finder.watch else 0,
             limit_reached=finder.watch.limit_reached if finder.watch else False,
@@ -310,17 +366,16 @@ class Engine:
             return _PERSIST_STATES.get(self.trouble.errno or 0, "missing")
         return "full" if any(why.startswith("does not fit") for why in self.saver.failed.values()) else "ok"
 
-    def _persist_free_bytes(self) -> int | None:
-        if self._free_bytes is None and self.trouble is None:
-            try:
-                self._free_bytes = self.store.free_bytes()
-            except DestinationError:
-                return None
-        return self._free_bytes
+    def _held_back(self) -> dict[bytes, str]:
+        now_s = self._clock.monotonic()
+        return {
+            path: f"large, and changes all the time: copied again in {max(0.0, at_s - now_s):.0f} s"
+            for path, at_s in self.saver.pace.waiting().items()
+        }
 
     def _waiting_bytes(self) -> int:
         total = 0
-        for path in [*self.finder.settle.paths()[:1000], *self.finder.backlog.paths()[:1000]]:
+        for path in [*islice(self.finder.settle.paths(), 1000), *islice(self.finder.backlog, 1000)]:
             try:
                 total += self.scanner.status(path).st_size
             except OSError:
@@ -331,5 +386,6 @@ class Engine:
     def close(self) -> None:
         self.finder.close()
         self.saver.close()
+        self._crew.close()
         self.store.close()
         self.home.close()

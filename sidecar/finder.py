@@ -1,30 +1,43 @@
-"""Finding changes: events and scans put paths where they settle, and nothing is ever copied here."""
+"""Finding changes: events and walks put paths where they wait to be looked at, and nothing is ever copied here."""
 
 from __future__ import annotations
 
 import errno
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
+from sidecar.changes import Changes
 from sidecar.clock import Clock
 from sidecar.config import Settings
-from sidecar.entry import ancestors, name_of, parent
+from sidecar.databases import Databases
+from sidecar.entry import Entry, Kind, join, name_of, parent
 from sidecar.fsops import Tree
 from sidecar.index import Index
+from sidecar.moves import Move
 from sidecar.outcome import Skipped
 from sidecar.scan import Listing, Pruned, Scanner
 from sidecar.settle import Settle
 from sidecar.skips import Skips
-from sidecar.watch import Changed, Watch
+from sidecar.survey import Survey
+from sidecar.watch import Watch, What
 
 _SCAN_SHARE = 0.004
-"""The share of one core that the periodic scan may take: a large home is scanned less often (FACTS 3)."""
+"""The share of one core that the periodic walk may take: a large home is walked less often (FACTS 3)."""
+
+_SLICE_S = 0.05
+"""A walk pauses after so long, for what is fresh."""
 
 _RESCAN_PAUSE = 4
-"""After lost events the next scan waits for so many times what the last one took."""
+"""After lost events the next walk waits for so many times what the last one took."""
 
-_MOST_CHANGES = 200_000
-"""More events than this that nobody has looked at are lost events, and not a reason to run out of memory."""
+_ENOUGH = 4096
+"""A walk pauses when so much that it found waits to be saved: a first backup must not fill the memory."""
+
+_TRAVEL_S = 5.0
+"""A directory that was moved away is recognised for so long where it appears."""
+_SAMPLE = 4
+
+_MOST_MAPPED = 10_000
 
 GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 """What a look at a path says when nothing of ours is there any more."""
@@ -33,73 +46,95 @@ _MARKERS = (b"pyvenv.cfg", b"CACHEDIR.TAG")
 
 
 class Finder:
-    """Knows what differs from the mirror. ``changed`` and ``overflowed`` are called by the watch's thread."""
+    """Knows what differs from the mirror. The watch's thread calls ``changed``, ``moved`` and ``overflowed``."""
 
     def __init__(
-        self, clock: Clock, settings: Settings, home: Tree, *, scanner: Scanner, index: Index, wake: Callable[[], None]
+        self,
+        clock: Clock,
+        settings: Settings,
+        home: Tree,
+        *,
+        scanner: Scanner,
+        databases: Databases,
+        index: Index,
+        wake: Callable[[], None],
     ) -> None:
         self._clock, self._settings, self._home = clock, settings, home
+        self.databases = databases
         self._scanner, self._index, self._wake = scanner, index, wake
-        self._changes: deque[Changed] = deque()
-        self._overflowed = False
-        self._pruned: set[bytes] = set()
-        self._unwatched: set[bytes] = set()
+        self._changes = Changes()
+        self._survey = Survey()
+        self._walk: _Walk | None = None
+        self._unseen: dict[bytes, int] = {}
         self.watch: Watch | None = None
         self.settle = Settle(settings.quiet_s, settings.max_delay_s)
-        """What events told of."""
-        self.backlog = Settle(settings.quiet_s, settings.max_delay_s)
-        """What only a scan found: saved after what is fresh."""
+        """What events told of, and what a walk found in the middle of a change."""
+        self.backlog: dict[bytes, Entry | None] = {}
+        """What a walk found, as it was then, and what came in a mass: saved after what is fresh."""
+        self.moves: list[Move] = []
+        """Directories that were renamed: for the saver, who says ``read_moved`` then."""
+        self._departed: dict[bytes, float] = {}
+        """Directories that were moved away, and when we heard of it."""
+        self._mapped: dict[bytes, None] = {}
         self.skips = Skips()
-        self.unreadable: dict[bytes, str] = {}
-        """Directories that could not be read: what is in them is not saved."""
         self.scanned = False
         """Whether events are all that is left to know: the whole home was read, and no event was lost since."""
         self.scan_interval_s = settings.scan_interval_s
         self.next_scan_s = clock.monotonic()
         self._scan_ended_s, self._scan_took_s = self.next_scan_s, 0.0
 
-    def start_watching(self) -> None:
-        """From the next scan on, every directory that is read is watched first."""
-        self.watch = Watch(self.changed, self.overflowed)
+    # What the watch tells.
 
-    def changed(self, change: Changed) -> None:
-        """``change`` is looked at in the next turn."""
-        if len(self._changes) >= _MOST_CHANGES:
-            self.overflowed()
-            return
-        self._changes.append(change)
-        if len(self._changes) == 1:
+    def changed(self, path: bytes, what: What) -> None:
+        """What happened to ``path`` is looked at in the next turn."""
+        if self._changes.add(path, what):
             self._wake()
+
+    def moved(self, old: bytes, new: bytes) -> None:
+        """The directory ``old`` is ``new`` now."""
+        self._changes.add_move(Move(self._clock.now_ns(), old, new))
 
     def overflowed(self) -> None:
         """Events were lost: everything is looked at again."""
-        self._overflowed = True
+        self._changes.lose()
         self._wake()
 
     def take_changes(self) -> None:
         """Every delivered event waits in ``settle``; new directories are watched and read."""
         now_s = self._clock.monotonic()
-        for path, appeared in self._take_delivered().items():
-            if self._scanner.skip_name(path) or self.is_pruned(path):
+        paths, moves, lost = self._changes.take()
+        arrived = {move.new for move in moves}
+        self._departed = {path: at_s for path, at_s in self._departed.items() if at_s > now_s - _TRAVEL_S}
+        self._departed.update((path, now_s) for path, what in paths.items() if what & What.DEPARTED)
+        self.moves += [move for move in moves if not self.is_left_out(move.new)]
+        for path, what in paths.items():
+            if self.is_left_out(path):
                 continue
+            if what & What.WRITTEN:
+                self._note_mapped(path)
+            elif what & What.CLOSED:
+                self._mapped.pop(path, None)
+            if path in arrived:
+                continue  # read when it has been moved in the mirror
             self.settle.touch(path, now_s)
-            if appeared:
-                self._read_tree(path, now_s)
+            if what & What.APPEARED:
+                self._read_tree(path)
             elif name_of(path) in _MARKERS:
-                self._read_tree(parent(path), now_s)
-        if self._overflowed:
-            self._overflowed = False
+                self._read_tree(parent(path))
+        if lost:
             self.scanned = False
-            # Whoever causes one overflow after the other must not make us scan, and do nothing else.
-            self.next_scan_s = min(self.next_scan_s, max(now_s, self._scan_ended_s + _RESCAN_PAUSE * self._scan_took_s))
+            # Whoever causes one overflow after the other must not make us walk, and do nothing else.
+            self._walk_soon(max(now_s, self._scan_ended_s + _RESCAN_PAUSE * self._scan_took_s))
 
-    def _take_delivered(self) -> dict[bytes, bool]:
-        """Each changed path once, with whether it appeared; not what comes meanwhile, for that may never end."""
-        delivered: dict[bytes, bool] = {}
-        for _ in range(len(self._changes)):
-            change = self._changes.popleft()
-            delivered[change.path] = change.appeared or delivered.get(change.path, False)
-        return delivered
+    def reload_rules(self) -> None:
+        """The user edited what is left out: if that changes anything, everything is looked at again."""
+        if self._scanner.load_rules():
+            self._walk_soon(self._clock.monotonic())
+
+    def _walk_soon(self, at_s: float) -> None:
+        if self._walk is not None:
+            self._walk.is_stale = True
+        self.next_scan_s = min(self.next_scan_s, at_s)
 
     def catch_up(self, timeout_s: float) -> None:
         """Every event of a change made before this call waits in ``settle``, or is known to be lost."""
@@ -107,102 +142,258 @@ class Finder:
             self.scanned = False
         self.take_changes()
 
+    def is_left_out(self, path: bytes) -> bool:
+        """Whether ``path`` is left out, or is in a directory that is, by its name or for what is in it."""
+        return self._scanner.skip_name(path) is not None
+
+    def _note_mapped(self, path: bytes) -> None:
+        self._mapped[path] = None
+        if len(self._mapped) > _MOST_MAPPED:
+            del self._mapped[next(iter(self._mapped))]
+
+    def may_be_mapped(self, path: bytes) -> bool:
+        """Whether ``path`` may be written without any event: somebody has it open, or a walk found it changed."""
+        return path in self._mapped
+
+    def mapped(self) -> list[bytes]:
+        """The paths that may have changed without any event."""
+        return list(self._mapped)
+
+    # Walking.
+
+    def start_watching(self) -> None:
+        """Every directory is watched from now on. The files in them are counted, and looked at by the first walk."""
+        self.watch = Watch(self)
+        self._scanner.load_rules()
+        waiting = [b""]
+        while waiting:
+            directory = waiting.pop()
+            try:
+                fd = self._home.directory(directory)
+                self.watch.add(directory, fd)
+                names = self._scanner.read_names(directory)
+            except OSError:
+                continue  # the walk will say why
+            finally:
+                self._home.forget(directory or None)
+            if isinstance(names, Pruned):
+                self.watch.remove(directory)
+                continue
+            if names.files:
+                self._unseen[directory] = len(names.files)
+            waiting += names.directories
+
+    @property
+    def unseen(self) -> int:
+        """How many files nobody has looked at since the start, or since events were lost: they may not be safe."""
+        return sum(self._unseen.values()) or int(not self.scanned)
+
+    def walk_due(self, now_s: float, saving: int) -> bool:
+        """Whether ``walk`` has something to do while ``saving`` paths wait to be saved."""
+        return (self._walk is not None or now_s >= self.next_scan_s) and len(self.backlog) + saving < _ENOUGH
+
+    def walk(self) -> None:
+        """A slice of the periodic walk: it finds what gave no event."""
+        if self._walk is None:
+            self._begin_walk()
+        self._step_walk(_SLICE_S)
+
     def scan(self) -> None:
-        """Every directory was read; what differs from the mirror waits in ``backlog``."""
-        started_s = self._clock.monotonic()
+        """Every directory was read since this call; what differs from the mirror waits."""
+        self._begin_walk()
+        while self._walk is not None:
+            self._step_walk(float("inf"))
+
+    def _begin_walk(self) -> None:
+        self._scanner.load_rules()
         self.skips.begin()
-        self.unreadable.clear()
-        self._pruned.clear()
-        self._read_tree(b"", started_s)
+        self._walk = _Walk()
+        self._scan_took_s = 0.0
+        self.next_scan_s = float("inf")
+
+    def _step_walk(self, seconds: float) -> None:
+        walk = self._walk
+        assert walk is not None
+        started_s = now_s = self._clock.monotonic()
+        while walk.waiting and now_s - started_s < seconds and len(self.backlog) < walk.enough(seconds):
+            walk.waiting += self._read_directory(walk.waiting.pop())
+            now_s = self._clock.monotonic()
+        self._scan_took_s += now_s - started_s
+        if not walk.waiting:
+            self._end_walk(walk, now_s)
+
+    def _end_walk(self, walk: _Walk, now_s: float) -> None:
+        self._walk = None
+        self._survey = walk.survey
+        self._unseen.clear()
         self.skips.complete()
-        self.scanned = True
-        ended_s = self._clock.monotonic()
-        self.scan_interval_s = max(self._settings.scan_interval_s, (ended_s - started_s) / _SCAN_SHARE)
-        self._scan_ended_s, self._scan_took_s = ended_s, ended_s - started_s
-        self.next_scan_s = ended_s + self.scan_interval_s
+        self.scanned = not walk.is_stale
+        self._scan_ended_s = now_s
+        self.scan_interval_s = max(self._settings.scan_interval_s, self._scan_took_s / _SCAN_SHARE)
+        pause_s = _RESCAN_PAUSE * self._scan_took_s if walk.is_stale else self.scan_interval_s
+        self.next_scan_s = now_s + pause_s
 
     def scan_unwatched(self) -> None:
         """The directories that give no events were read, and what is new in them to the bottom."""
-        waiting = sorted({*self._unwatched, *self.unreadable})
-        known, now_s = set(waiting), self._clock.monotonic()
+        waiting = sorted(self._survey.silent)
+        known = set(waiting)
         while waiting:
-            for below in self._read_directory(waiting.pop(), now_s):
+            for below in self._read_directory(waiting.pop()):
                 if below not in known and not (self.watch is not None and self.watch.is_on(below)):
                     known.add(below)
                     waiting.append(below)
-            self._home.forget()
 
-    def is_pruned(self, path: bytes) -> bool:
-        """Whether ``path`` is, or is in, a directory that is left out for what is in it."""
-        if not self._pruned:
-            return False
-        return path in self._pruned or any(above in self._pruned for above in ancestors(path))
+    def read_moved(self, new: bytes) -> None:
+        """The directory that was moved to ``new`` is watched under this name, and what differs in it waits."""
+        self._read_tree(new)
 
     def forget_directory(self, path: bytes) -> None:
         """The directory ``path`` is gone: it is not watched any more."""
         if self.watch is not None:
             self.watch.remove(path)
 
-    def _read_tree(self, top: bytes, now_s: float) -> None:
-        # One time for all of it: of a directory that was moved, the old name and the new are then due together.
+    def _read_tree(self, top: bytes) -> None:
         waiting = [top]
         while waiting:
-            directory = waiting.pop()
-            waiting += self._read_directory(directory, now_s)
-            self._home.forget(directory or None)
+            waiting += self._read_directory(waiting.pop())
 
-    def _read_directory(self, directory: bytes, now_s: float) -> list[bytes]:
-        """What differs in ``directory`` waits in ``backlog``; the directories in it that matter."""
+    def _surveys(self) -> list[Survey]:
+        return [self._survey] if self._walk is None else [self._survey, self._walk.survey]
+
+    def _read_directory(self, directory: bytes) -> list[bytes]:
+        """What differs in ``directory`` waits; the directories in it that matter."""
+        self._unseen.pop(directory, None)
+        surveys = self._surveys()
+        for survey in surveys:
+            survey.forget(directory)
         try:
-            if self.watch is not None:
-                # Watch first, then read: what is made in between is seen twice, not never.
-                watched = self.watch.add(directory, self._home.directory(directory))
-                (self._unwatched.discard if watched else self._unwatched.add)(directory)
+            # Watch first, then read: what is made in between is seen twice, not never.
+            if self.watch is not None and not self.watch.add(directory, self._home.directory(directory)):
+                for survey in surveys:
+                    survey.unwatched.add(directory)
             listing = self._scanner.read(directory)
         except OSError as error:
+            for survey in surveys:
+                survey.forget(directory)
+                if error.errno not in GONE:
+                    survey.unreadable[directory] = f"cannot be read: {error.strerror}"
             if error.errno in GONE:
-                self._unwatched.discard(directory)
-                self._found(directory, now_s)
-            else:
-                self.unreadable[directory] = f"cannot be read: {error.strerror}"
+                self.backlog[directory] = None
             return []
-        self.unreadable.pop(directory, None)
+        finally:
+            self._home.forget(directory or None)
         if isinstance(listing, Pruned):
-            self._pruned.add(directory)
+            for survey in surveys:
+                survey.forget(directory)
             self.skips.add(Skipped(directory, listing.reason))
             self.forget_directory(directory)
             return []
-        self._compare(directory, listing, now_s)
+        if self._departed and (old := self._origin(directory)) is not None:
+            self.moves.append(Move(self._clock.now_ns(), old, directory))
+            return []  # read when it has been moved in the mirror
+        self._compare(directory, listing)
         return listing.directories
 
-    def _compare(self, directory: bytes, listing: Listing, now_s: float) -> None:
-        for path, entry in listing.kept:
-            known = self._index.get(path)
-            if known is None or not known.same_as(entry) or not self._index.is_held(path):
-                self._found(path, now_s)
+    def _origin(self, directory: bytes) -> bytes | None:
+        """Where ``directory``, which nobody knows, was moved from, when the event of its arrival came too early for us.
+
+        It is told by what is in it: the same files, inode by inode.
+        """
+        if self._index.get(directory) is not None or any(move.new == directory for move in self.moves):
+            return None
+        for old in self._departed:
+            sample = list(islice(self._files_below(old), _SAMPLE))
+            if sample and all(self._is_at(directory + path[len(old) :], entry) for path, entry in sample):
+                del self._departed[old]
+                return old
+        return None
+
+    def _files_below(self, directory: bytes) -> Iterator[tuple[bytes, Entry]]:
+        waiting = [directory]
+        while waiting:
+            above = waiting.pop()
+            for name in self._index.names(above):
+                path = join(above, name)
+                entry = self._index.get(path)
+                if entry is not None and entry.kind is not Kind.DIRECTORY:
+                    yield path, entry
+                else:
+                    waiting.append(path)
+
+    def _is_at(self, path: bytes, known: Entry) -> bool:
+        try:
+            seen = Entry.of(self._scanner.status(path))
+        except OSError:
+            return False
+        return seen is not None and seen.ino == known.ino
+
+    def _compare(self, directory: bytes, listing: Listing) -> None:
         for skipped in listing.skipped:
             self.skips.add(skipped)
-        prefix = directory + b"/" if directory else b""
-        for name in self._index.names(directory):
-            if name not in listing.names and self._index.is_held(prefix + name):
-                self._found(prefix + name, now_s)
+        for skipped in self.databases.fold(directory, listing.found):
+            self.skips.add(skipped)
+        changed, missing = self._index.compare(directory, listing.found)
+        fresh_ns = self._clock.now_ns() - round(self._settings.quiet_s * 1e9)
+        for name in changed:
+            self._found(join(directory, name), listing.found[name], fresh_ns)
+        for name in missing:
+            if name not in listing.names:
+                path = join(directory, name)
+                if path not in self.settle:
+                    self.backlog[path] = None
 
-    def _found(self, path: bytes, now_s: float) -> None:
-        if path not in self.settle:
-            self.backlog.touch(path, now_s)
+    def _found(self, path: bytes, entry: Entry, fresh_ns: int) -> None:
+        """``path`` differs. In the middle of a change it settles first, as if an event had told of it."""
+        if path in self.settle:
+            return
+        if self._index.is_held(path):
+            self._note_mapped(path)  # it changed, and no event told of it
+        if fresh_ns < entry.ctime_ns <= fresh_ns + 10**9:
+            self.settle.touch(path, self._clock.monotonic())
+        else:
+            self.backlog[path] = entry
 
-    def look_again(self, paths: Iterable[bytes]) -> None:
-        """``paths`` wait, whatever is known of them."""
-        now_s = self._clock.monotonic()
-        for path in paths:
-            self._found(path, now_s)
+    # What waits.
+
+    def put_off(self, paths: Iterable[bytes]) -> None:
+        """``paths`` came in a mass: what is fresh goes first."""
+        self.backlog.update(dict.fromkeys(paths))
+
+    def take_backlog(self, most: int) -> list[tuple[bytes, Entry | None]]:
+        """The first ``most`` paths of the backlog, with what a walk saw there; they wait no more."""
+        taken = list(islice(self.backlog.items(), most))
+        for path, _ in taken:
+            del self.backlog[path]
+        return taken
 
     def take_waiting(self) -> list[bytes]:
         """Everything that was found and not yet taken, settled or not; nothing waits any more."""
-        return list(dict.fromkeys([*self.settle.take_all(), *self.backlog.take_all()]))
+        waiting = dict.fromkeys([*self.settle.take_all(), *self.backlog])
+        self.backlog.clear()
+        return list(waiting)
+
+    @property
+    def unreadable(self) -> dict[bytes, str]:
+        """Directories that could not be read: what is in them is not saved."""
+        return self._survey.unreadable
 
     def close(self) -> None:
         """Nothing is watched any more."""
         if self.watch is not None:
             self.watch.close()
             self.watch = None
+
+
+class _Walk:
+    """One walk over the home, in slices."""
+
+    def __init__(self) -> None:
+        self.waiting = [b""]
+        self.survey = Survey()
+        self.is_stale = False
+        """Events were lost since it began: another walk has to follow."""
+
+    @staticmethod
+    def enough(seconds: float) -> float:
+        """When the backlog ends a slice; a walk that has all the time in the world ends by itself."""
+        return _ENOUGH if seconds != float("inf") else float("inf")

@@ -6,10 +6,13 @@ which fault tests fail each call in turn.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import stat
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -18,7 +21,13 @@ DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_STATFS_BYTES = 256
+"""More than struct statfs has on any architecture."""
+
 _BLOCK_BYTES = 1 << 20
+_SMALL_BYTES = 64 << 10
+"""So much is read and written in one go sooner than the kernel can be asked to copy it."""
 _CHUNK_BYTES = 16 << 20
 """Between two looks at whether a copy should stop; a few milliseconds on a local disk."""
 
@@ -32,6 +41,9 @@ class FileSystem:
     def close(self, fd: int) -> None:
         os.close(fd)
 
+    def duplicate(self, fd: int) -> int:
+        return os.dup(fd)
+
     def read(self, fd: int, count: int) -> bytes:
         return os.read(fd, count)
 
@@ -44,9 +56,21 @@ class FileSystem:
     def fsync(self, fd: int) -> None:
         os.fsync(fd)
 
-    def begin_write_back(self, fd: int) -> None:
-        """The kernel starts to write ``fd`` out, and keeps no cache of a copy that nobody will read soon."""
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    def sync_file_system(self, fd: int) -> None:
+        """All that was written to the file system of ``fd`` is durable, names included: syncfs(2)."""
+        if _LIBC.syncfs(fd):
+            raise _last_error()
+
+    def file_system_type(self, fd: int) -> int:
+        """The magic number of the file system of ``fd``: statfs(2), ``f_type``."""
+        status = ctypes.create_string_buffer(_STATFS_BYTES)
+        if _LIBC.fstatfs(fd, status):
+            raise _last_error()
+        return int.from_bytes(status.raw[: ctypes.sizeof(ctypes.c_long)], sys.byteorder)
+
+    def begin_write_back(self, fd: int, offset: int, count: int) -> None:
+        """The kernel starts to write this part of ``fd`` out, and keeps no cache of what nobody will read soon."""
+        os.posix_fadvise(fd, offset, count, os.POSIX_FADV_DONTNEED)
 
     def fstat(self, fd: int) -> os.stat_result:
         return os.fstat(fd)
@@ -108,10 +132,52 @@ class FileSystem:
                 except FileNotFoundError:
                     continue
 
+    def chosen(
+        self, fd: int, choose: Callable[[Collection[bytes]], Iterable[bytes]]
+    ) -> Iterator[tuple[bytes, os.stat_result]]:
+        """The same of some names: ``choose`` is given all of them, and says which.
+
+        Nothing else is touched: a look at the mount point of a server that hangs would hang us.
+        """
+        found = _listed(fd)
+        for name in choose(found.keys()):
+            try:
+                yield name, found[name].stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+
+    def chosen_kinds(
+        self, fd: int, choose: Callable[[Collection[bytes]], Iterable[bytes]]
+    ) -> Iterator[tuple[bytes, int]]:
+        """The same without a status: the file type as in ``st_mode``, or 0 for a special file.
+
+        The directory itself tells the kind on nearly every file system; then no file is touched at all.
+        """
+        found = _listed(fd)
+        for name in choose(found.keys()):
+            entry = found[name]
+            if entry.is_file(follow_symlinks=False):
+                yield name, stat.S_IFREG
+            elif entry.is_dir(follow_symlinks=False):
+                yield name, stat.S_IFDIR
+            else:
+                yield name, stat.S_IFLNK if entry.is_symlink() else 0
+
     def free_bytes(self, fd: int) -> int:
         """What an ordinary user can still write to the file system of ``fd``."""
         status = os.fstatvfs(fd)
         return status.f_bavail * status.f_frsize
+
+
+def _listed(fd: int) -> dict[bytes, os.DirEntry[str]]:
+    encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # what os.fsencode does
+    with os.scandir(fd) as listing:
+        return {entry.name.encode(encoding, errors): entry for entry in listing}
+
+
+def _last_error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
 
 
 def sync_directory(fs: FileSystem, fd: int) -> None:
@@ -165,15 +231,25 @@ class DestinationError(OSError):
     """Persist could not take what was written; the source is not to blame."""
 
 
-@contextmanager
-def destination() -> Iterator[None]:
+class _Destination:
+    """A class of its own, for it is entered several times for every file."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError) and not isinstance(error, DestinationError):
+            raise DestinationError(error.errno, error.strerror) from error
+
+
+_DESTINATION = _Destination()
+
+
+def destination() -> _Destination:
     """Inside, an ``OSError`` comes from Persist and leaves as ``DestinationError`` with the same number."""
-    try:
-        yield
-    except DestinationError:
-        raise
-    except OSError as error:
-        raise DestinationError(error.errno, error.strerror) from error
+    return _DESTINATION
 
 
 def copy_extent(fs: FileSystem, source: int, target: int, offset: int, count: int) -> int:
@@ -198,6 +274,11 @@ def copy_content(fs: FileSystem, source: int, target: int, status: os.stat_resul
     How many bytes: less than the size where the source ended early. ``pause`` is called every few milliseconds, and
     may raise. ``DestinationError`` where writing failed, plain ``OSError`` where reading did.
     """
+    if status.st_size <= _SMALL_BYTES:
+        data = fs.read(source, status.st_size)  # a hole in so little is nothing worth keeping
+        with destination():
+            write_all(fs, target, data)
+        return len(data)
     if status.st_blocks * 512 >= status.st_size:
         return _copy_part(fs, source, target, 0, status.st_size, pause)
     with destination():
@@ -215,6 +296,10 @@ def _copy_part(fs: FileSystem, source: int, target: int, offset: int, end: int, 
         count = copy_extent(fs, source, target, offset, min(_CHUNK_BYTES, end - offset))
         if count == 0:
             break
+        if count >= _BLOCK_BYTES:
+            # While the next part is copied this one is written out, and the sync at the end finds little left.
+            with destination():
+                fs.begin_write_back(target, offset, count)
         offset += count
     return offset
 

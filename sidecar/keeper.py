@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import itertools
 import stat
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from sidecar import retention
 from sidecar.clock import Clock
-from sidecar.entry import join, name_of
-from sidecar.fsops import CREATE_FLAGS, READ_FLAGS, FileSystem, copy_extent
-from sidecar.persist import Layout, state_of
+from sidecar.entry import join, name_of, parent
+from sidecar.fsops import CREATE_FLAGS, DIRECTORY_FLAGS, READ_FLAGS, FileSystem, copy_extent, sync_directory
+from sidecar.persist import state_of
+from sidecar.place import Place
 from sidecar.versions import Span, version_name, versions_in
 
 _THIN_EVERY = 16
@@ -22,55 +25,94 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EX
 
 
 class Keeper:
-    """Keeps contents of the mirror as versions. ``above`` is always the open directory of ``path`` in the mirror.
+    """Keeps contents of the mirror as versions.
 
-    The directories that change are added to ``changed``, relative to Persist, for the caller to sync. All methods raise
-    ``OSError``.
+    ``move`` and ``keep`` may run on several threads at once, each for a path of its own, with descriptors that the
+    caller opened: ``above`` is the directory of the path in the mirror, ``beside`` what ``directory_of`` gave for it.
+    All methods raise ``OSError``.
     """
 
-    def __init__(
-        self, fs: FileSystem, clock: Clock, layout: Layout, *, staging_fd: int, staging_name: Callable[[], bytes]
-    ) -> None:
-        self._fs = fs
-        self._clock = clock
-        self.layout = layout
-        self._staging_fd = staging_fd
-        self._staging_name = staging_name
-        self._versions = state_of(layout.server) + b"/versions"
+    def __init__(self, fs: FileSystem, clock: Clock, place: Place) -> None:
+        self._fs, self._clock, self._place = fs, clock, place
+        self._versions = state_of(place.layout.server) + b"/versions"
         self._new_versions: Counter[bytes] = Counter()
+        self._lock = threading.Lock()
 
-    def move(self, path: bytes, above: int, span: Span, changed: set[bytes]) -> None:
-        """The content of ``path``, valid for ``span``, has left the mirror and is a version."""
-        target = self._directory(path, changed)
-        self._fs.rename(name_of(path), self._free_name(target, span), source_at=above, target_at=target)
+    def directory_of(self, path: bytes, changed: set[bytes]) -> int:
+        """The directory that holds the versions of ``path`` and of its siblings, open; for one thread.
 
-    def keep(self, path: bytes, above: int, span: Span, changed: set[bytes]) -> None:
-        """The content of ``path``, valid for ``span``, has a second name among the versions, and may be replaced."""
-        target = self._directory(path, changed)
-        name = self._free_name(target, span)
-        try:
-            self._fs.link(name_of(path), name, source_at=above, target_at=target)
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            self._copy(path, above, name, target)
-        self._new_versions[path] += 1
-
-    def _directory(self, path: bytes, changed: set[bytes]) -> int:
-        directory = join(self._versions, path)
-        changed.update(self.layout.make(directory))
+        What had to be made for it is added to ``changed``, relative to Persist, for the caller to sync.
+        """
+        directory = join(self._versions, parent(path)) if parent(path) else self._versions
+        changed.update(self._place.layout.make(directory))
         changed.add(directory)
-        return self.layout.root.directory(directory)
+        return self._place.layout.root.directory(directory)
+
+    def prepare(self, path: bytes, beside: int) -> bool:
+        """The directory of the versions of ``path`` is there; whether it had to be made. On any thread, as ``move``."""
+        try:
+            self._fs.mkdir(name_of(path), 0o700, at=beside)
+        except FileExistsError:
+            return False
+        return True
+
+    def move(self, path: bytes, above: int, beside: int, *, span: Span, durably: bool) -> None:
+        """The content of ``path``, valid for ``span``, has left the mirror and is a version."""
+        with self._open(path, beside, durably=durably) as target:
+            self._fs.rename(name_of(path), self._free_name(target, span), source_at=above, target_at=target)
+
+    def keep(self, path: bytes, above: int, beside: int, *, span: Span, durably: bool) -> None:
+        """The content of ``path``, valid for ``span``, has a second name among the versions, and may be replaced."""
+        with self._open(path, beside, durably=durably) as target:
+            try:
+                self._link(path, above, target, span)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                self._copy(path, above, self._free_name(target, span), target)
+        with self._lock:
+            self._new_versions[path] += 1
+
+    @contextmanager
+    def _open(self, path: bytes, beside: int, *, durably: bool) -> Iterator[int]:
+        """The directory of the versions of ``path``, made if need be; ``durably``: what is put into it is synced."""
+        name = name_of(path)
+        try:
+            fd = self._fs.open(name, DIRECTORY_FLAGS, at=beside)
+        except FileNotFoundError:
+            fd = self._make(name, beside)
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
+            with self._lock:  # the tree of open directories is for one thread
+                self._place.layout.move_aside(join(self._versions, path))
+            fd = self._make(name, beside)
+        try:
+            yield fd
+            if durably:
+                sync_directory(self._fs, fd)
+        finally:
+            self._fs.close(fd)
+
+    def _make(self, name: bytes, beside: int) -> int:
+        self._fs.mkdir(name, 0o700, at=beside)
+        return self._fs.open(name, DIRECTORY_FLAGS, at=beside)
+
+    def _link(self, path: bytes, above: int, target_at: int, span: Span) -> None:
+        for attempt in itertools.count():
+            with suppress(FileExistsError):
+                self._fs.link(name_of(path), version_name(span, attempt), source_at=above, target_at=target_at)
+                return
 
     def _copy(self, path: bytes, above: int, name: bytes, target_at: int) -> None:
         """As a hard link, where the file system has none: by a copy, whole before it has its name."""
         status = self._fs.lstat(name_of(path), at=above)
-        temporary = self._staging_name()
+        temporary = self._place.staging_name()
         if stat.S_ISLNK(status.st_mode):
-            self._fs.symlink(self._fs.readlink(name_of(path), at=above), temporary, at=self._staging_fd)
+            self._fs.symlink(self._fs.readlink(name_of(path), at=above), temporary, at=self._place.staging_fd)
         else:
             source = self._fs.open(name_of(path), READ_FLAGS, at=above)
-            copy = self._fs.open(temporary, CREATE_FLAGS, at=self._staging_fd)
+            copy = self._fs.open(temporary, CREATE_FLAGS, at=self._place.staging_fd)
             try:
                 offset = 0
                 while count := copy_extent(self._fs, source, copy, offset, 1 << 24):
@@ -81,7 +123,7 @@ class Keeper:
             finally:
                 self._fs.close(source)
                 self._fs.close(copy)
-        self._fs.rename(temporary, name, source_at=self._staging_fd, target_at=target_at)
+        self._fs.rename(temporary, name, source_at=self._place.staging_fd, target_at=target_at)
 
     def _free_name(self, directory_fd: int, span: Span) -> bytes:
         for attempt in itertools.count():
@@ -96,7 +138,7 @@ class Keeper:
         """What the retention rule lets go, of the paths that have many new versions, is gone."""
         for path in [path for path, count in self._new_versions.items() if count >= _THIN_EVERY]:
             del self._new_versions[path]
-            directory = self.layout.root.directory(join(self._versions, path))
+            directory = self._place.layout.root.directory(join(self._versions, path))
             found = versions_in(self._fs, directory, path)
             for position in retention.expired([version.span for version in found], self._clock.now_ns()):
                 self._fs.unlink(found[position].name, at=directory)

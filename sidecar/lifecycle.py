@@ -114,7 +114,6 @@ class _Life:
                 engine.recover(lambda: self._signals.ended, self._show_restoring)
             if not self._signals.ended:
                 engine.finder.start_watching()
-                engine.finder.scan()
                 self._show("watching")
                 log.info("watching %s: %d directories", self._settings.home, engine.status("watching").watches)
                 self._watch()

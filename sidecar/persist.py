@@ -120,6 +120,9 @@ class Layout:
         is_new = bool(self.make(mirror_of(self.server)))
         for path in (state, state + b"/versions", state + b"/staging"):
             self.make(path)
+        # Those that were there too: whoever made them may have been killed before they were durable.
+        for path in (b"", MIRRORS, OURS, state):
+            sync_directory(self.fs, self.root.directory(path))
         return is_new
 
     def make(self, path: bytes) -> list[bytes]:
@@ -159,6 +162,7 @@ class Layout:
     def move_aside(self, path: bytes) -> None:
         """What stood at ``path`` stands in our ``aside`` directory, whole. Raises ``OSError``."""
         self.make(self._aside)
+        sync_directory(self.fs, self.root.directory(parent(self._aside)))  # before anything is nowhere else
         above, target = self.root.directory(parent(path)), self.root.directory(self._aside)
         taken = set(self.fs.names(target))
         base = stamp(self.clock.now_ns()).encode()

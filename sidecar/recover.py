@@ -42,14 +42,14 @@ def recover(
     by the next start: only what is back counts as held. Raises ``DestinationError`` where the journal cannot
     be written.
     """
-    mirror = mirror_of(store.layout.server)
+    mirror = mirror_of(store.place.layout.server)
     wanted = in_order(
         Wanted(path, entry, join(mirror, parent(path)) if parent(path) else mirror, name_of(path))
         for path, entry, held in store.index.items()
         if not held and scanner.is_ours(path)
     )
     recovery = Recovery()
-    restorer = Restorer(fs, store.layout.root, home, cancelled)
+    restorer = Restorer(fs, store.place.layout.root, home, cancelled)
     total = sum(item.entry.kind is not Kind.DIRECTORY for item in wanted)
     for start in range(0, len(wanted), _BATCH):
         progress(recovery.files, total)

@@ -1,42 +1,43 @@
-"""From changed paths to safe copies: look, select, copy, journal. One thread decides, a few copy.
+"""From changed paths to safe copies: look, select, copy, journal. One thread decides, many copy.
 
 Whatever found a change, it comes in through ``plan`` and leaves through ``step``: there is one way to Persist.
 """
 
 from __future__ import annotations
 
-import heapq
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+import resource
+from collections.abc import Callable, Iterable
 
-from sidecar.brake import Brake
+from sidecar.batch import BatchCopier
 from sidecar.clock import Clock
 from sidecar.config import Settings
-from sidecar.copy import FULL, Cancelled, Copier, Source, Staged, does_not_fit
-from sidecar.entry import Entry, Kind, name_of, parent
+from sidecar.copy import FULL, Cancelled, Copier, Staged, does_not_fit
+from sidecar.crew import Crew
+from sidecar.database import COMPANION_SUFFIXES, companions_of
+from sidecar.database_copy import DatabaseCopier
+from sidecar.entry import Entry, Kind, ancestors, legible, parent
 from sidecar.finder import GONE, Finder
-from sidecar.fsops import READ_FLAGS, DestinationError, FileSystem, Tree
+from sidecar.fsops import DestinationError, FileSystem, Tree
+from sidecar.jobs import APART_BYTES, Jobs, Wanted
+from sidecar.lane import Arrived, Lane
+from sidecar.moves import Move
 from sidecar.outcome import ChangedWhileReading, Failed, Outcome, Saved, Skipped, Vanished
+from sidecar.pace import Pace
+from sidecar.removal import Removal
 from sidecar.retry import Retry
 from sidecar.scan import Scanner
-from sidecar.select import class_of
+from sidecar.select import may_be_core
 from sidecar.store import Store
 
 log = logging.getLogger(__name__)
 
-COPY_THREADS = 8
-"""The best of 1, 8 and 32 for small files on a local disk, and a start for NFS (FACTS 4)."""
-
 _BATCH_FILES = 256
+_LARGE_BATCH_FILES = 2048
 _BATCH_BYTES = 64 << 20
 """What becomes safe together: enough to share the syncs, and soon over, so that a fresher change can go first."""
 
-Job = tuple[bool, int, int, bytes]
-"""Backlog, class, bytes, path: fresh changes before the backlog of a scan, then by what matters, then the small."""
-
-
-_Copied = Staged | Vanished | ChangedWhileReading | Skipped | Failed
+_DESCRIPTORS_PER_FILE = 6
 
 
 class Saver:
@@ -52,81 +53,131 @@ class Saver:
         scanner: Scanner,
         finder: Finder,
         store: Store,
+        crew: Crew,
+        wake: Callable[[], None],
     ) -> None:
-        self._fs, self._clock, self._home = fs, clock, home
+        self._clock, self._home = clock, home
         self._scanner, self._finder, self._store = scanner, finder, store
         self.cancelled: Callable[[], bool] = lambda: False
-        self._copier = Copier(
-            fs, clock, store.staging_fd, settings.max_file_bytes, clock.sleep, lambda: self.cancelled()
+        copier = Copier(
+            fs, clock, store.place.staging_fd, settings.max_file_bytes, clock.sleep, lambda: self.cancelled()
         )
-        self._pool = ThreadPoolExecutor(COPY_THREADS, thread_name_prefix="copy")
-        self._brake = Brake()
+        self._batch = BatchCopier(fs, home, store, copier=copier, crew=crew)
+        databases = DatabaseCopier(fs, clock, store.place.staging_fd, settings.max_file_bytes, lambda: self.cancelled())
+        self.lane = Lane(fs, clock, copier, databases, wake)
+        self._arrived: list[Arrived] = []
+        self._jobs = Jobs()
+        self._removal = Removal(clock, store, is_gone=self._is_gone, on_removed=self._removed)
+        self.pace = Pace()
         self.retry = Retry()
-        self._jobs: list[Job] = []
-        self._entries: dict[bytes, Entry] = {}
-        self._directories: dict[bytes, Entry] = {}
-        self._gone: dict[bytes, None] = {}
-        self._arrived: set[int] = set()
         self.failed: dict[bytes, str] = {}
         self.busy: set[bytes] = set()
         """What changed under every attempt to copy it: it may hold still the next time."""
-        self.braked: set[bytes] = set()
         self.saved_at_ns: int | None = None
 
     # What is owed.
 
     def __len__(self) -> int:
-        return len(self._entries) + len(self._directories) + len(self._gone)
+        return len(self._jobs) + len(self.lane) + len(self._arrived)
 
     @property
-    def queued_bytes(self) -> int:
-        """The size of the files that wait to be copied."""
-        return sum(entry.size for entry in self._entries.values())
+    def can_step(self) -> bool:
+        """Whether ``step`` has anything to do now: it does not wait for large copies, whose end wakes everybody."""
+        can_begin = self.lane.is_free and self._jobs.large_ready(self.lane)
+        return bool(self._arrived) or self.lane.has_arrived or can_begin or self._jobs.ready()
+
+    @property
+    def owed_bytes(self) -> int:
+        """The size of the files that are not safe, as far as it is known."""
+        return self._jobs.total_bytes + self.lane.total_bytes
+
+    @property
+    def braked(self) -> set[bytes]:
+        """Deletions that wait to be accepted."""
+        return self._removal.braked
 
     def owed(self) -> list[bytes]:
         """Every path that is not safe, though it should be: the most important first."""
-        files = [path for *_, path in sorted(self._jobs)]
-        return [*dict.fromkeys([*files, *self._directories, *self._gone, *self.retry.paths()])]
+        arrived = [each.path for each in self._arrived]
+        waiting = [*self.pace.waiting(), *self.retry.paths()]
+        return [*dict.fromkeys([*self._jobs.paths(), *arrived, *self.lane.paths(), *waiting])]
 
     # Planning.
 
-    def plan(self, paths: Iterable[bytes], *, backlog: bool = False) -> None:
+    def plan(self, paths: Iterable[bytes]) -> None:
         """What stands at ``paths`` now is queued, unless it is safe already, left out, or not ours to save."""
-        index = self._store.index
-        for path in paths:
-            if not path or self._scanner.skip_name(path) or self._finder.is_pruned(path):
-                continue
-            entry = self._look(path)
-            if entry is None:
-                continue
-            known = index.get(path)
-            if known is not None and known.same_as(entry) and index.is_held(path):
-                self._settled(path)
-                continue
-            self._plan_ancestors(path)
-            if entry.kind is Kind.DIRECTORY:
-                self._directories[path] = entry
-            else:
-                if path not in self._entries:
-                    heapq.heappush(self._jobs, (backlog, class_of(path, entry.size), entry.size, path))
-                self._entries[path] = entry
+        safe: set[bytes] = set()
+        for path in dict.fromkeys(map(self._instead, paths)):
+            if path and not self._finder.is_left_out(path) and (entry := self._look(path)) is not None:
+                self._queue(path, entry, bulk=False, safe=safe)
         self._home.forget()
+
+    def _instead(self, path: bytes) -> bytes:
+        """The path to look at when ``path`` changed: of a database's log, the database; empty where none is."""
+        part = self._finder.databases.companion(path) if path.endswith(COMPANION_SUFFIXES) else None
+        if part is None:
+            return path
+        self._finder.skips.add(part[0])
+        return part[1] or b""
+
+    def plan_backlog(self, found: Iterable[tuple[bytes, Entry | None]]) -> None:
+        """As ``plan``, after everything that is fresh; what a walk has just seen is not looked at again."""
+        safe: set[bytes] = set()
+        for path, seen in found:
+            if seen is not None:
+                self._queue(path, seen, bulk=True, safe=safe)
+            elif (place := self._instead(path)) and not self._finder.is_left_out(place):
+                entry = self._look(place)
+                if entry is not None:
+                    self._queue(place, entry, bulk=True, safe=safe)
+        self._home.forget()
+
+    def _queue(self, path: bytes, entry: Entry, *, bulk: bool, safe: set[bytes]) -> None:
+        """``path`` is owed, unless the mirror has it. ``safe`` are directories that it has, for sure."""
+        index = self._store.index
+        known = index.get(path)
+        is_held = known is not None and index.is_held(path)
+        if known is not None and is_held and known.same_as(entry):
+            self._settled(path)
+            return
+        if parent(path) not in safe:
+            self._plan_ancestors(path)
+            safe.add(parent(path))
+        if entry.kind is Kind.DIRECTORY:
+            self._jobs.directories[path] = entry
+        elif not (entry.size > APART_BYTES and self.pace.holds_back(path, self._clock.monotonic())):
+            may_be_there = known is not None and not is_held and entry.kind is Kind.FILE and known.size == entry.size
+            wanted = Wanted(
+                entry,
+                may_be_core=may_be_core(path, entry.size) and not self._scanner.is_brought_back(path),
+                mapped=self._finder.may_be_mapped(path),
+                is_database=path in self._finder.databases,
+                may_be_there=may_be_there,
+            )
+            self._jobs.add(path, wanted, bulk=bulk)
+
+    def plan_moves(self, moves: Iterable[Move]) -> None:
+        """Directories that were renamed are renamed in the mirror too, first of all."""
+        for move in moves:
+            self._jobs.add_move(move)
 
     def _look(self, path: bytes) -> Entry | None:
         """What stands at ``path``, if it is to be saved; what is gone is queued as gone."""
         try:
             status = self._scanner.status(path)
+            entry = Entry.of(status)
+            if entry is not None:
+                entry = self._finder.databases.entry(path, entry)
         except OSError as error:
             if error.errno not in GONE:
                 self.failed[path] = f"cannot be read: {error.strerror}"
                 self.retry.later(path, self._clock.monotonic())
             elif self._store.index.is_held(path):
-                self._gone[path] = None
+                self._jobs.gone[path] = None
             else:
                 self._settled(path)
             return None
-        entry = Entry.of(status)
-        reason = self._scanner.skip_status(status)
+        reason = self._scanner.skip(path, status)
         if entry is None or reason is not None:
             self._settled(path)
             self._finder.skips.add(Skipped(path, reason or "not a file, a link or a directory"))
@@ -137,7 +188,7 @@ class Saver:
     def _plan_ancestors(self, path: bytes) -> None:
         """The directories above ``path`` that are not safe are queued; above one that is safe or queued, all are."""
         index = self._store.index
-        while (path := parent(path)) and path not in self._directories:
+        while (path := parent(path)) and path not in self._jobs.directories:
             known = index.get(path)
             if known is not None and known.kind is Kind.DIRECTORY and index.is_held(path):
                 return
@@ -146,7 +197,7 @@ class Saver:
             except OSError:
                 return  # gone again, and what was in it too
             if entry is not None and entry.kind is Kind.DIRECTORY:
-                self._directories[path] = entry
+                self._jobs.directories[path] = entry
 
     # Saving.
 
@@ -156,192 +207,109 @@ class Saver:
         Files before deletions: of a file that was moved there is at every moment at least one copy in the mirror.
         """
         try:
-            if self._directories:
-                self._save_directories()
-            batch = self._next_batch()
-            if batch:
-                self._save_batch(batch)
-            if not self._jobs:
-                self._remove_gone()
+            self._move_directories()
+            if self._jobs.directories:
+                self._account(self._batch.save_directories(sorted(self._jobs.directories.items())))
+                self._jobs.directories.clear()
+            self._begin_large()
+            self._save_small()
+            self._finish_large()
+            if not self._jobs.files:
+                self._removal.remove(self._jobs.gone)
         except Cancelled:
             log.info("cut short in the middle of a large file")
         finally:
-            self._store.end_batch()
+            self._store.place.end_batch()
             self._home.forget()
 
-    def _save_directories(self) -> None:
-        directories = sorted(self._directories.items())
-        self._account(self._make(directories))
-        self._directories.clear()
+    def _move_directories(self) -> None:
+        finished = self._store.finish_move()
+        if finished is not None:
+            for path in (finished.old, finished.new):
+                self._finder.read_moved(path)
+        while self._jobs.moves:
+            move = self._jobs.moves[0]
+            if self._is_moved(move.old, move.new):
+                for path in self._unsaved_above(move.new):
+                    self._account(self._batch.save_directories([(path, self._jobs.directories.pop(path))]))
+                if self._store.move(move):
+                    log.info("%s is %s now", legible(move.old), legible(move.new))
+            del self._jobs.moves[0]
+            # Whatever differs, or could not be moved, is found here.
+            self._finder.read_moved(move.new)
 
-    def _make(self, directories: Sequence[tuple[bytes, Entry]]) -> list[Outcome]:
+    def _is_moved(self, old: bytes, new: bytes) -> bool:
+        """Whether the home has now at ``new`` what it had at ``old``, and the mirror has nothing of ours there."""
+        index = self._store.index
+        if index.get(old) is None or index.get(new) is not None or not self._is_gone(old):
+            return False
+        entry = self._look(new)
+        return entry is not None and entry.kind is Kind.DIRECTORY and not self._finder.is_left_out(new)
+
+    def _unsaved_above(self, path: bytes) -> list[bytes]:
+        self._plan_ancestors(path)
+        return [above for above in ancestors(path) if above in self._jobs.directories]
+
+    def _save_small(self) -> None:
+        most = _batch_files(at_once=self._store.durable.at_once)
+        batch = self._jobs.take_batch(most, _BATCH_BYTES)
+        if not batch:
+            return
         try:
-            self._clear_the_way(directories)
-            return [*self._store.make_directories(directories)]
-        except DestinationError as error:
-            if error.errno not in FULL:
-                raise
-            self._store.end_batch()
-            if len(directories) == 1:
-                return [Failed(directories[0][0], does_not_fit(error))]
-        return [outcome for each in directories for outcome in self._make([each])]
-
-    def _next_batch(self) -> list[Job]:
-        batch: list[Job] = []
-        size = 0
-        while self._jobs and len(batch) < _BATCH_FILES and (not batch or size + self._jobs[0][2] <= _BATCH_BYTES):
-            batch.append(heapq.heappop(self._jobs))
-            size += batch[-1][2]
-        return batch
-
-    def _save_batch(self, batch: Sequence[Job]) -> None:
-        files = [(job[-1], self._entries[job[-1]]) for job in batch]
-        try:
-            outcomes = self._put(files)
+            outcomes = self._batch.save(batch)
         except (DestinationError, Cancelled):
-            for job in batch:
-                heapq.heappush(self._jobs, job)
+            self._jobs.put_back(batch)
             raise
-        for path, _ in files:
-            del self._entries[path]
+        for path, _ in batch:
+            self._jobs.done(path)
         self._account(outcomes)
 
-    def _put(self, files: Sequence[tuple[bytes, Entry]]) -> list[Outcome]:
-        """Every file is in the mirror or accounted for; on a full Persist one by one, for a small one may still fit."""
-        try:
-            self._clear_the_way(files)
-            return self._copy(files)
-        except DestinationError as error:
-            if error.errno not in FULL:
-                raise
-            self._store.end_batch()
-            if len(files) == 1:
-                return [Failed(files[0][0], does_not_fit(error))]
-        return [outcome for file in files for outcome in self._put([file])]
-
-    def _clear_the_way(self, arriving: Sequence[tuple[bytes, Entry]]) -> None:
-        """What the mirror holds where another kind of thing is to stand has become a version."""
-        index = self._store.index
-        doomed: list[bytes] = []
-        for path, entry in arriving:
-            known = index.get(path)
-            if known is not None and (known.kind is Kind.DIRECTORY) != (entry.kind is Kind.DIRECTORY):
-                doomed += [*index.below(path), path]
-        if doomed:
-            self._store.remove(doomed)
-
-    def _copy(self, files: Sequence[tuple[bytes, Entry]]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        identical: list[tuple[bytes, Entry]] = []
-        copies: list[tuple[Source, bytes]] = []
-        for path, entry in files:
+    def _begin_large(self) -> None:
+        while self.lane.is_free and (taken := self._jobs.take_large(self.lane)):
+            path, wanted = taken
+            if wanted.entry.size > APART_BYTES and self.pace.holds_back(path, self._clock.monotonic()):
+                continue
             try:
                 directory_fd = self._home.directory(parent(path))
             except OSError:
-                outcomes.append(Vanished(path))
-                continue
-            if self._is_in_mirror(path, entry, directory_fd):
-                known = self._store.index.get(path)
-                since_ns = min(known.since_ns, entry.since_ns) if known else entry.since_ns
-                identical.append((path, entry._replace(since_ns=since_ns)))
+                self._account([Vanished(path)])
             else:
-                copies.append((Source(path, directory_fd, entry.size), self._store.staging_name()))
-        self._store.record(identical)
-        outcomes += [Saved(path, entry) for path, entry in identical]
-        results = self._stage(copies)
-        outcomes += [result for result in results if not isinstance(result, Staged)]
-        staged = [result for result in results if isinstance(result, Staged)]
-        try:
-            outcomes += self._store.commit(staged)
-        except DestinationError:
-            for each in staged:
-                self._store.discard(each)
-            raise
-        return outcomes
+                self.lane.begin(path, wanted, directory_fd, self._store.place.staging_name())
 
-    def _stage(self, copies: Sequence[tuple[Source, bytes]]) -> list[_Copied]:
-        """Every source is staged and durable, or accounted for; after an error nothing stays staged."""
-        written = [self._pool.submit(self._copier.stage, source, name) for source, name in copies]
-        wait(written)
-        results = [future.result() for future in written if future.exception() is None]
-        staged = [result for result in results if isinstance(result, Staged)]
-        if len(results) < len(written):
-            for each in staged:
-                self._copier.abandon(each)
-            raise next(error for future in written if (error := future.exception()) is not None)
-        hardened = [self._pool.submit(self._copier.harden, each) for each in staged]
-        wait(hardened)
-        errors = [error for future in hardened if (error := future.exception()) is not None]
-        if errors:
-            for each in staged:
-                self._store.discard(each)
-            raise errors[0]
-        others: list[_Copied] = [result for result in results if not isinstance(result, Staged)]
-        return others + [future.result() for future in hardened]
+    def _finish_large(self) -> None:
+        self._arrived += self.lane.take_arrived()
+        while self._arrived:
+            arrived = self._arrived.pop(0)
+            try:
+                outcome = self._land(arrived)
+            except (DestinationError, Cancelled):
+                self._jobs.add(arrived.path, arrived.wanted, bulk=False)
+                raise
+            self.pace.copied(arrived.path, arrived.began_s, arrived.ended_s)
+            self._account([outcome])
 
-    def _is_in_mirror(self, path: bytes, entry: Entry, directory_fd: int) -> bool:
-        """Whether the mirror has this very content already: asked only where the journal cannot know."""
-        index = self._store.index
-        known = index.get(path)
-        if known is None or index.is_held(path) or entry.kind is not Kind.FILE or known.size != entry.size:
-            return False
+    def _land(self, arrived: Arrived) -> Outcome:
+        result = arrived.result
+        if isinstance(result, DestinationError | Cancelled):
+            raise result
+        if not isinstance(result, Staged):
+            return result
         try:
-            fd = self._fs.open(name_of(path), READ_FLAGS, at=directory_fd)
-        except OSError:
-            return False
-        try:
-            return self._store.holds_content(path, fd)
-        finally:
-            self._fs.close(fd)
+            self._store.clear_the_way([(result.path, result.entry)])
+            if arrived.wanted.is_database:
+                # A log beside a database that is whole without it would be played into it.
+                self._store.remove(companions_of(result.path))
+            return self._batch.commit([result])[0]
+        except DestinationError as error:
+            if error.errno not in FULL:
+                raise
+            return Failed(result.path, does_not_fit(error))
 
     # Removing.
 
-    def _remove_gone(self) -> None:
-        arrived, self._arrived = self._arrived, set()
-        if not self._gone and not self.braked:
-            return
-        index = self._store.index
-        gone = [path for path in dict.fromkeys([*self._gone, *self.braked]) if self._is_gone(path)]
-        doomed = self._held_below(gone)
-        # What arrived under another name meanwhile was moved, not deleted.
-        files = [
-            path
-            for path in doomed
-            if (entry := index.get(path)) and entry.kind is not Kind.DIRECTORY and entry.ino not in arrived
-        ]
-        if not self._brake.allows(len(files), index.held_files, self._clock.monotonic()):
-            if not self.braked:
-                log.error(
-                    "%d of %d files vanished at once: nothing leaves the backup until you accept it",
-                    len(files),
-                    index.held_files,
-                )
-            self.braked.update(gone)
-            self._gone.clear()
-            return
-        self._remove(gone, doomed)
-        self._brake.note(len(files), self._clock.monotonic())
-
     def accept_deletions(self) -> None:
         """What the brake holds back has left the mirror, as versions. Raises ``DestinationError``."""
-        gone = [path for path in self.braked if self._is_gone(path)]
-        self._remove(gone, self._held_below(gone))
-        self._brake = Brake()
-
-    def _remove(self, gone: Sequence[bytes], doomed: Sequence[bytes]) -> None:
-        directories = [p for p in gone if (entry := self._store.index.get(p)) and entry.kind is Kind.DIRECTORY]
-        self._store.remove(doomed)
-        self._gone.clear()
-        self.braked.clear()
-        for path in directories:
-            self._finder.forget_directory(path)
-        for path in doomed:
-            self._settled(path)
-
-    def _held_below(self, paths: Iterable[bytes]) -> list[bytes]:
-        index = self._store.index
-        found = (below for path in paths for below in [*index.below(path), path])
-        return [path for path in dict.fromkeys(found) if index.is_held(path)]
+        self._removal.accept()
 
     def _is_gone(self, path: bytes) -> bool:
         try:
@@ -352,6 +320,11 @@ class Saver:
             self.retry.later(path, self._clock.monotonic())  # nobody knows yet
         return False
 
+    def _removed(self, path: bytes, was_directory: bool) -> None:
+        if was_directory:
+            self._finder.forget_directory(path)
+        self._settled(path)
+
     # The books.
 
     def _account(self, outcomes: Iterable[Outcome]) -> None:
@@ -361,6 +334,7 @@ class Saver:
             if isinstance(outcome, ChangedWhileReading):
                 self.failed[path] = "changes all the time: the backup holds its last whole version"
                 self.busy.add(path)
+                self._finder.databases.note_if_one(path)
                 self.retry.later(path, now_s)
             elif isinstance(outcome, Failed):
                 self.failed[path] = outcome.reason
@@ -371,7 +345,7 @@ class Saver:
                     self._finder.skips.add(outcome)
                 elif isinstance(outcome, Saved):
                     self.saved_at_ns = self._clock.now_ns()
-                    self._arrived.add(outcome.entry.ino)
+                    self._removal.arrived(outcome.entry.ino)
                 elif isinstance(outcome, Vanished):
                     self._finder.settle.touch(path, now_s)
 
@@ -382,4 +356,10 @@ class Saver:
 
     def close(self) -> None:
         """The threads end; what is queued stays undone."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.lane.close()
+
+
+def _batch_files(*, at_once: bool) -> int:
+    """How many files make a batch: many where they are synced as a whole, and descriptors are enough."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(_LARGE_BATCH_FILES if at_once else _BATCH_FILES, max(16, limit // _DESCRIPTORS_PER_FILE - 64))

@@ -30,6 +30,8 @@ class Status:
     pending_bytes: int = 0
     pending_since: float | None = None
     """When the longest waiting file changed, on the monotonic clock in seconds."""
+    held_back: Mapping[bytes, str] = field(default_factory=dict)
+    """What waits longer than the rest, with why."""
     restored_files: int = 0
     skipped: Mapping[bytes, str] = field(default_factory=dict)
     skipped_count: int = 0
@@ -53,11 +55,16 @@ class Status:
             "server": self.server,
             "detail": self.detail,
             "protected": {"files": self.protected_files, "bytes": self.protected_bytes},
-            "pending": {"files": self.pending_files, "bytes": self.pending_bytes, "oldest_s": oldest_s},
+            "pending": {
+                "files": self.pending_files,
+                "bytes": self.pending_bytes,
+                "oldest_s": oldest_s,
+                "held_back": _with_reasons(self.held_back),
+            },
             "restored": {"files": self.restored_files},
-            "skipped": [{**path_fields(path), "reason": reason} for path, reason in self.skipped.items()],
+            "skipped": _with_reasons(self.skipped),
             "skipped_count": self.skipped_count,
-            "failed": [{**path_fields(path), "reason": reason} for path, reason in self.failed.items()],
+            "failed": _with_reasons(self.failed),
             "last_saved_at": self.last_saved_at,
             "persist": {"state": self.persist_state, "free_bytes": self.free_bytes},
             "watch": {
@@ -71,6 +78,10 @@ class Status:
             "shared": [],
             "gpu": gpu,
         }
+
+
+def _with_reasons(paths: Mapping[bytes, str]) -> list[dict[str, str]]:
+    return [{**path_fields(path), "reason": reason} for path, reason in paths.items()]
 
 
 def silent(server: str) -> dict[str, Any]:
@@ -123,6 +134,7 @@ def summary(document: Mapping[str, Any]) -> str:
         free = "" if persist["free_bytes"] is None else f", {size_text(persist['free_bytes'])} free"
         lines.append(f"Persist    {persist['state']}{free}")
         lines.append(f"left out   {document['skipped_count']}")
+    lines += [f"waits      {visible(item['path'])}: {item['reason']}" for item in document["pending"]["held_back"][:20]]
     lines += [f"NOT SAVED  {visible(item['path'])}: {item['reason']}" for item in document["failed"][:20]]
     if document["brake"]:
         lines.append(f"BRAKE      {document['brake']['reason']}")

@@ -9,132 +9,131 @@ backup, and what it leaves is swept in one small directory.
 from __future__ import annotations
 
 import errno
-import itertools
-import json
 import logging
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from sidecar import journal as records
 from sidecar.clock import Clock
 from sidecar.config import Settings
 from sidecar.copy import Staged, same_content
-from sidecar.entry import Entry, Kind, join, name_of, parent
-from sidecar.errors import PersistError
+from sidecar.crew import Crew
+from sidecar.durable import Durable
+from sidecar.entry import Entry, Kind, name_of, parent
 from sidecar.fsops import (
     READ_FLAGS,
     FileSystem,
     destination,
-    sync_directory,
-    write_file,
 )
 from sidecar.index import Index
 from sidecar.journal import Journal, JournalUnreadable
 from sidecar.keeper import Keeper
 from sidecar.mirror import read_mirror
+from sidecar.moves import Move, Moves
 from sidecar.outcome import Removed, Saved
-from sidecar.persist import Layout, check_mounted, mirror_of, state_of
+from sidecar.place import Place
 from sidecar.versions import Span
 
 log = logging.getLogger(__name__)
 
-LEFT_BEHIND = b"left-behind.json"
+_MOST_ARRIVED = 100
+"""Directories of which it is remembered when they were moved; it matters while older changes may come in."""
+_UNSURE = 2**64 - 1
+"""As inode number: like nothing that a home can hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Leaving:
+    """A content of the mirror that becomes a version, with its directories open: see ``Keeper``."""
+
+    path: bytes
+    above: int
+    beside: int
+    span: Span
 
 
 class Store:
     """One server's place on Persist, opened for writing. For one thread; errors leave as ``DestinationError``."""
 
-    def __init__(self, fs: FileSystem, clock: Clock, settings: Settings) -> None:
-        self._fs = fs
-        self._clock = clock
-        self._settings = settings
-        self.layout = Layout(fs, clock, settings)
-        server = self.layout.server
-        self._mirror = mirror_of(server)
-        self._state = state_of(server)
-        is_new = self.layout.prepare()
-        self.staging_fd = os.dup(self.layout.root.directory(self._state + b"/staging"))
-        self.state_fd = os.dup(self.layout.root.directory(self._state))
-        self._mirror_fd = os.dup(self.layout.root.directory(self._mirror))
-        self._journal = Journal(fs, self.state_fd)
-        self._names = itertools.count()
-        self._keeper = Keeper(fs, clock, self.layout, staging_fd=self.staging_fd, staging_name=self.staging_name)
-        self._sweep_staging()
-        self.session, self.index = self._replay(is_new)
+    def __init__(self, fs: FileSystem, clock: Clock, settings: Settings, crew: Crew) -> None:
+        """Raises ``OSError`` and ``PersistError``."""
+        self._fs, self._clock, self._crew = fs, clock, crew
+        self.place = Place(fs, clock, settings)
+        self.durable = Durable(fs, clock, self.place.state_fd, crew)
+        self._journal = Journal(fs, self.place.state_fd)
+        self._moves = Moves(fs, self.place.state_fd)
+        self._begun: Move | None = None
+        """A move that an error may have cut short."""
+        self._arrived_at = {move.new: move.at_ns for move in self._moves.read()[-_MOST_ARRIVED:]}
+        """When the directories that were moved came to where they are, in nanoseconds since 1970."""
+        self._keeper = Keeper(fs, clock, self.place)
+        self.session, self.index = b"", Index()
+        self._replay()
 
-    def _sweep_staging(self) -> None:
-        for name in self._fs.names(self.staging_fd):
-            self._fs.unlink(name, at=self.staging_fd)
-
-    def _replay(self, is_new: bool) -> tuple[bytes, Index]:
+    def _replay(self) -> None:
         try:
             state = self._journal.open()
-            if is_new and state.index.files:
+            if self.place.is_new and state.index.files:
                 log.error("the mirror is gone: what the home has is saved again")
                 raise JournalUnreadable("the mirror it tells of is gone")
         except JournalUnreadable as error:
             self._journal.close()
-            index = read_mirror(self._fs, self.layout)
-            if index.files:
+            self.index = read_mirror(self._fs, self.place.layout)
+            if self.index.files:
                 log.warning(
-                    "the journal cannot be used (%s): rebuilt from the %d files of the mirror", error, index.files
+                    "the journal cannot be used (%s): rebuilt from the %d files of the mirror", error, self.index.files
                 )
-            self._journal.rewrite(index, b"")
-            return b"", index
+            self._journal.rewrite(self.index, b"")
+            return
+        self.session, self.index = state.session, state.index
         if state.unfinished:
             self._finish_removals(state.unfinished)
-        return state.session, state.index
+        for old, new in state.unfinished_moves.items():
+            self._finish_move(Move(self._clock.now_ns(), old, new))
 
     def _finish_removals(self, unfinished: dict[bytes, Entry]) -> None:
-        now_ns = self._clock.now_ns()
         changed: set[bytes] = set()
-        for path in sorted(unfinished, reverse=True):  # children before their directory
-            self._take_out(path, unfinished[path], now_ns, changed)
+        children_first = {path: unfinished[path] for path in sorted(unfinished, reverse=True)}
+        self._take_out(children_first, self._clock.now_ns(), changed)
         self._sync(changed)
         self._journal.append(records.removed_record(path) for path in unfinished)
+
+    def _finish_move(self, move: Move) -> None:
+        """A move was cut short: either it had happened in the mirror, or it never did, and never will under that record."""
+        if self.place.has_directory(move.new) and not self.place.has_directory(move.old):
+            self._sync({self.place.in_mirror(parent(move.old)), self.place.in_mirror(parent(move.new))})
+            self._note_move(move)
+        else:
+            self._journal.append([records.moved_record(move.old, move.old)])
+
+    def finish_move(self) -> Move | None:
+        """The move that an error cut short, if one was, has happened or has not; which one. To be called before others.
+
+        Raises ``DestinationError``; then nobody knows yet.
+        """
+        move = self._begun
+        if move is not None:
+            with destination():
+                self._finish_move(move)
+            self._begun = None
+        return move
 
     def ensure_in_place(self) -> bool:
         """Mirror and state lie where everybody looks for them; whether they had to be made anew.
 
-        Somebody may remove or rename them while we hold them open, and every write would go where nobody finds it. What
-        was made anew is believed, and the journal is not: nothing counts as saved that is not there. Raises
+        What was made anew is believed, and the journal is not: nothing counts as saved that is not there. Raises
         ``DestinationError`` where they cannot be made.
         """
         with destination():
-            layout = Layout(self._fs, self._clock, self._settings)
-            try:
-                check_mounted(self._settings)
-                if self._is_here(layout):
-                    return False
-                layout.prepare()
-                for path, fd in self._held.items():
-                    os.dup2(layout.root.directory(path), fd, inheritable=False)
-                self.layout, layout = layout, self.layout
-                self._keeper.layout = self.layout
-                self._sweep_staging()
-                self.index.replace(read_mirror(self._fs, self.layout))
-                self._journal.rewrite(self.index, self.session)
-            except PersistError as error:
-                raise OSError(errno.ENOENT, str(error)) from error
-            finally:
-                layout.close()
-        return True
+            return self.place.renew(self._believe_mirror)
 
-    @property
-    def _held(self) -> dict[bytes, int]:
-        return {self._mirror: self._mirror_fd, self._state: self.state_fd, self._state + b"/staging": self.staging_fd}
-
-    def _is_here(self, layout: Layout) -> bool:
-        for path, fd in self._held.items():
-            try:
-                here, held = self._fs.fstat(layout.root.directory(path)), self._fs.fstat(fd)
-            except (FileNotFoundError, NotADirectoryError):
-                return False
-            if (here.st_dev, here.st_ino) != (held.st_dev, held.st_ino):
-                return False
-        return True
+    def _believe_mirror(self) -> None:
+        self._begun = None
+        self.index.replace(read_mirror(self._fs, self.place.layout))
+        self._journal.rewrite(self.index, self.session)
 
     def forget_missing(self) -> list[bytes]:
         """The paths that the journal calls safe and the mirror does not have as it should; they are not safe any more.
@@ -142,25 +141,16 @@ class Store:
         Costs a look at every file, so it is for where the user can reach the mirror. Raises ``DestinationError``.
         """
         missing = []
+        self.finish_move()
         with destination():
-            for path, entry, _ in list(self.index.items()):
-                if entry.kind is not Kind.DIRECTORY and not self._has(path, entry):
+            for path, entry, _ in self.index.items():
+                if entry.kind is not Kind.DIRECTORY and not self.place.has(path, entry):
                     missing.append(path)
-            self.layout.root.forget()
+            self.place.end_batch()
             self._journal.append(records.removed_record(path) for path in missing)
         for path in missing:
             self.index.remove(path)
         return missing
-
-    def _has(self, path: bytes, entry: Entry) -> bool:
-        try:
-            status = self._fs.lstat(name_of(path), at=self.layout.root.directory(self._in_mirror(parent(path))))
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                return False
-            raise
-        found = Entry.of(status)
-        return found is not None and (found.kind, found.size) == (entry.kind, entry.size)
 
     def begin_session(self, session: bytes) -> bool:
         """The records from here on are of the home ``session``; whether that home is the one of the records before."""
@@ -172,18 +162,13 @@ class Store:
         self.index.release_all()
         return False
 
-    def staging_name(self) -> bytes:
-        """A name in the staging directory that nothing else has."""
-        return b"%d" % next(self._names)
-
     def holds_content(self, path: bytes, source_fd: int) -> bool:
         """Whether the mirror's ``path`` is byte for byte what ``source_fd`` reads from its beginning.
 
         Asked where the journal was lost or the home is new: the same work need not be written, and kept, twice.
         """
         try:
-            directory = self.layout.root.directory(self._in_mirror(parent(path)))
-            fd = self._fs.open(name_of(path), READ_FLAGS, at=directory)
+            fd = self._fs.open(name_of(path), READ_FLAGS, at=self.place.directory(parent(path)))
         except OSError:
             return False
         try:
@@ -194,28 +179,72 @@ class Store:
     def discard(self, staged: Staged) -> None:
         """A staged content that will not be committed is gone, or is swept at the next start."""
         with suppress(OSError):
-            self._fs.unlink(staged.name, at=self.staging_fd)
+            self._fs.unlink(staged.name, at=self.place.staging_fd)
+
+    def clear_the_way(self, arriving: Iterable[tuple[bytes, Entry]]) -> None:
+        """What the mirror holds where another kind of thing is to stand has become a version."""
+        doomed: list[bytes] = []
+        for path, entry in arriving:
+            known = self.index.get(path)
+            if known is not None and (known.kind is Kind.DIRECTORY) != (entry.kind is Kind.DIRECTORY):
+                doomed += [*self.index.below(path), path]
+        if doomed:
+            self.remove(doomed)
 
     def commit(self, staged: Sequence[Staged]) -> list[Saved]:
-        """Every staged content stands in the mirror, durably, and the journal says so."""
+        """Every staged content stands in the mirror, durably, and the journal says so.
+
+        What was staged without a sync of its own must be of the batch that ``durable`` syncs as a whole.
+        """
         if not staged:
             return []
         with destination():
             changed: set[bytes] = set()
-            for item in staged:
-                self._make_mirror_directory(parent(item.path), changed)
-                self._keep(item.path, item.entry.since_ns, changed)
+            opened: dict[bytes, int] = {}
+            for directory in {parent(item.path) for item in staged}:
+                self._make_mirror_directory(directory, changed)
+                opened[directory] = self.place.directory(directory)
+            above = [opened[parent(item.path)] for item in staged]
+            self._keep_old(staged, above, changed)
             self._sync(changed)
-            changed.clear()
-            for item in staged:
-                above = parent(item.path)
-                target = self.layout.root.directory(self._in_mirror(above))
-                self._fs.rename(item.name, name_of(item.path), source_at=self.staging_fd, target_at=target)
-                changed.add(self._in_mirror(above))
-            self._sync(changed)
+            self._crew.map(lambda pair: self._put_in_place(*pair), list(zip(staged, above, strict=True)))
+            self._sync({self.place.in_mirror(directory) for directory in opened})
             self.record((item.path, item.entry) for item in staged)
             self._keeper.thin()
         return [Saved(item.path, item.entry) for item in staged]
+
+    def _put_in_place(self, item: Staged, above: int) -> None:
+        self._fs.rename(item.name, name_of(item.path), source_at=self.place.staging_fd, target_at=above)
+
+    def _keep_old(self, staged: Sequence[Staged], above: Sequence[int], changed: set[bytes]) -> None:
+        """What stands in the mirror where something staged is to stand is a version too, and may be replaced."""
+        standing = self._crew.map(
+            lambda pair: self._status(name_of(pair[0].path), pair[1]), list(zip(staged, above, strict=True))
+        )
+        kept: list[_Leaving] = []
+        for item, directory, status in zip(staged, above, standing, strict=True):
+            if status is None:
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                # Everything the index knows in it was removed before; the rest is not ours.
+                self.place.layout.move_aside(self.place.in_mirror(item.path))
+                continue
+            known = self.index.get(item.path)
+            # What a kill left there before the journal could say so was the state only from its own time on.
+            is_known = known is not None and known.mtime_ns == status.st_mtime_ns
+            since_ns = known.since_ns if known is not None and is_known else status.st_mtime_ns
+            span = Span.between(since_ns, self._until_ns(item.path, item.entry.since_ns))
+            kept.append(_Leaving(item.path, directory, self._keeper.directory_of(item.path, changed), span))
+        self._crew.map(self._keep_one, kept)
+
+    def _keep_one(self, one: _Leaving) -> None:
+        self._keeper.keep(one.path, one.above, one.beside, span=one.span, durably=not self.durable.at_once)
+
+    def _status(self, name: bytes, at: int) -> os.stat_result | None:
+        try:
+            return self._fs.lstat(name, at=at)
+        except FileNotFoundError:
+            return None
 
     def make_directories(self, directories: Sequence[tuple[bytes, Entry]]) -> list[Saved]:
         """Every directory, outermost first, stands in the mirror, durably, and the journal says so."""
@@ -236,72 +265,106 @@ class Store:
             self.index.put(path, entry, held=True)
         self._compact()
 
+    def move(self, move: Move) -> bool:
+        """A directory with all in it is renamed in the mirror, by one rename; whether it could be done so.
+
+        Its history stays where it was, and the record of moves tells how to read it. Nothing may be known at its new
+        path.
+        """
+        old, new = move.old, move.new
+        with destination():
+            if not self.place.has_directory(old):
+                return False
+            changed: set[bytes] = set()
+            self._make_mirror_directory(parent(new), changed)
+            if self.place.status(new) is not None:
+                self.place.layout.move_aside(self.place.in_mirror(new))
+            self._journal.append([records.moving_record(old, new)])
+            self._begun = move
+            source, target = self.place.directory(parent(old)), self.place.directory(parent(new))
+            self._fs.rename(name_of(old), name_of(new), source_at=source, target_at=target)
+            self.place.layout.root.forget(self.place.in_mirror(old))
+            changed |= {self.place.in_mirror(parent(old)), self.place.in_mirror(parent(new))}
+            self._sync(changed)
+            self._note_move(move)
+            self._begun = None
+        return True
+
+    def _note_move(self, move: Move) -> None:
+        at_ns = self._moves.append(move.at_ns, move.old, move.new)
+        self._journal.append([records.moved_record(move.old, move.new)])
+        self.index.move(move.old, move.new)
+        self._arrived_at[move.new] = at_ns
+        if len(self._arrived_at) > _MOST_ARRIVED:
+            del self._arrived_at[next(iter(self._arrived_at))]
+
+    def _until_ns(self, path: bytes, ended_ns: int) -> int:
+        """When the content of ``path`` ended, after ``path`` itself began, with a directory that was moved here."""
+        for directory, at_ns in self._arrived_at.items():
+            if path.startswith(directory + b"/"):
+                ended_ns = max(ended_ns, at_ns + 1000)
+        return ended_ns
+
     def remove(self, paths: Sequence[bytes]) -> list[Removed]:
         """Every path, children before their directory, has left the mirror; its last content is a version."""
         now_ns = self._clock.now_ns()
-        known = [(path, entry) for path in paths if (entry := self.index.get(path)) is not None]
+        known = {path: entry for path in paths if (entry := self.index.get(path)) is not None}
+        if not known:
+            return []
         with destination():
-            self._journal.append(records.removing_record(path, entry) for path, entry in known)
+            self._journal.append(records.removing_record(path, entry) for path, entry in known.items())
             changed: set[bytes] = set()
-            for path, entry in known:
-                self._take_out(path, entry, now_ns, changed)
-                # At once: if the rest fails, what comes back under this name must not be taken for saved.
-                self.index.remove(path)
+            # Until all is done some may be out: what comes back under one of these names must not be taken for saved.
+            for path, entry in known.items():
+                self.index.put(path, entry._replace(ino=_UNSURE), held=True)
+            self._take_out(known, now_ns, changed)
             self._sync(changed)
-            self._journal.append(records.removed_record(path) for path, _ in known)
+            self._journal.append(records.removed_record(path) for path in known)
+        for path in known:
+            self.index.remove(path)
         self._compact()
-        return [Removed(path) for path, _ in known]
+        return [Removed(path) for path in known]
 
-    def _take_out(self, path: bytes, entry: Entry, now_ns: int, changed: set[bytes]) -> None:
-        try:
-            above = self.layout.root.directory(self._in_mirror(parent(path)))
-            status = self._fs.lstat(name_of(path), at=above)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                return  # already out
-            raise
-        if stat.S_ISDIR(status.st_mode):
-            self.layout.root.forget(self._in_mirror(path))
+    def _take_out(self, known: Mapping[bytes, Entry], now_ns: int, changed: set[bytes]) -> None:
+        """What stands in the mirror at the paths is a version; empty directories are gone."""
+        leaving: list[_Leaving] = []
+        directories: list[tuple[bytes, int]] = []
+        for path, entry in known.items():
+            status = self.place.status(path)
+            if status is None:
+                continue  # already out
+            above = self.place.directory(parent(path))
+            changed.add(self.place.in_mirror(parent(path)))
+            if stat.S_ISDIR(status.st_mode):
+                directories.append((path, above))
+            else:
+                span = Span.between(entry.since_ns, self._until_ns(path, now_ns))
+                leaving.append(_Leaving(path, above, self._keeper.directory_of(path, changed), span))
+        if any(self._crew.map(lambda one: self._keeper.prepare(one.path, one.beside), leaving)):
+            self._sync(changed)  # no content must be only where a power cut can leave no way to
+        self._crew.map(self._move_one, leaving)
+        for path, above in directories:
+            self.place.layout.root.forget(self.place.in_mirror(path))
             try:
                 self._fs.rmdir(name_of(path), at=above)
             except OSError as error:
                 # Something that is not ours, or not restored yet, is in it: the directory stays for that.
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-        else:
-            self._keeper.move(path, above, Span.between(entry.since_ns, now_ns), changed)
-        changed.add(self._in_mirror(parent(path)))
 
-    def _keep(self, path: bytes, until_ns: int, changed: set[bytes]) -> None:
-        """What stands in the mirror at ``path`` has a second name among the versions, and may be replaced."""
-        above = self.layout.root.directory(self._in_mirror(parent(path)))
-        try:
-            status = self._fs.lstat(name_of(path), at=above)
-        except FileNotFoundError:
-            return
-        if stat.S_ISDIR(status.st_mode):
-            # Everything the index knows in it was removed before; the rest is not ours.
-            self.layout.move_aside(self._in_mirror(path))
-            return
-        known = self.index.get(path)
-        # What a kill left there before the journal could say so was the state only from its own time on.
-        is_known = known is not None and (known.size, known.mtime_ns) == (status.st_size, status.st_mtime_ns)
-        span = Span.between(known.since_ns if known is not None and is_known else status.st_mtime_ns, until_ns)
-        self._keeper.keep(path, above, span, changed)
-
-    def _in_mirror(self, path: bytes) -> bytes:
-        return join(self._mirror, path) if path else self._mirror
+    def _move_one(self, one: _Leaving) -> None:
+        self._keeper.move(one.path, one.above, one.beside, span=one.span, durably=not self.durable.at_once)
 
     def _make_mirror_directory(self, path: bytes, changed: set[bytes]) -> None:
-        changed.update(self.layout.make(self._in_mirror(path)))
+        changed.update(self.place.layout.make(self.place.in_mirror(path)))
 
     def _sync(self, directories: Iterable[bytes]) -> None:
+        self.durable.sync(self._opened(directories))
+
+    def _opened(self, directories: Iterable[bytes]) -> Iterator[int]:
         for path in sorted(directories):
-            try:
-                fd = self.layout.root.directory(path)
-            except FileNotFoundError:
-                continue  # emptied and removed in the same batch
-            sync_directory(self._fs, fd)
+            with suppress(FileNotFoundError):  # emptied and removed in the same batch
+                yield self.place.layout.root.directory(path)
 
     def _compact(self) -> None:
         live = len(self.index)
@@ -309,31 +372,10 @@ class Store:
             with destination():
                 self._journal.rewrite(self.index, self.session)
 
-    def write_left_behind(self, document: dict[str, object]) -> None:
-        """What the end could not save is listed durably, for the next start."""
-        with destination():
-            write_file(self._fs, self.state_fd, LEFT_BEHIND, json.dumps(document, indent=1).encode() + b"\n")
-
-    def clear_left_behind(self) -> None:
-        """Nothing is left behind."""
-        with destination():
-            try:
-                self._fs.unlink(LEFT_BEHIND, at=self.state_fd)
-            except FileNotFoundError:
-                return
-            sync_directory(self._fs, self.state_fd)
-
     def free_bytes(self) -> int:
         with destination():
-            return self._fs.free_bytes(self.state_fd)
-
-    def end_batch(self) -> None:
-        """Descriptors that only the last batch needed are closed."""
-        self.layout.root.forget()
+            return self._fs.free_bytes(self.place.state_fd)
 
     def close(self) -> None:
         self._journal.close()
-        self._fs.close(self.staging_fd)
-        self._fs.close(self.state_fd)
-        self._fs.close(self._mirror_fd)
-        self.layout.close()
+        self.place.close()

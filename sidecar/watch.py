@@ -14,8 +14,8 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from enum import Flag, auto
+from typing import Protocol
 
 from watchdog.observers.inotify_c import (
     CallbackId,
@@ -46,20 +46,40 @@ _APPEARED = InotifyConstants.IN_CREATE | InotifyConstants.IN_MOVED_TO
 _LIMITS = {errno.ENOSPC, errno.EMFILE}
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """``path`` changed; ``appeared`` says that it is a directory that was made, or moved here."""
+class What(Flag):
+    """What happened to a path."""
 
-    path: bytes
-    appeared: bool
+    CHANGED = auto()
+    APPEARED = auto()
+    """It is a directory that was made, or moved here."""
+    DEPARTED = auto()
+    """It is a directory that was moved away."""
+    WRITTEN = auto()
+    """Somebody writes to it, and has not closed it yet."""
+    CLOSED = auto()
+    """Whoever wrote to it has closed it; a file that is mapped for writing is closed when it is unmapped."""
+
+
+class Listener(Protocol):
+    """Hears of changes, on the thread of the watch."""
+
+    def changed(self, path: bytes, what: What) -> None:
+        """Something happened to ``path``."""
+
+    def moved(self, old: bytes, new: bytes) -> None:
+        """The directory ``old`` is ``new`` now; ``changed`` tells of the two names as well."""
+
+    def overflowed(self) -> None:
+        """Events were lost."""
 
 
 class Watch:
-    """The watches of one home. ``on_changed`` and ``on_overflow`` are called on a thread of its own."""
+    """The watches of one home; ``listener`` hears of what happens."""
 
-    def __init__(self, on_changed: Callable[[Changed], None], on_overflow: Callable[[], None]) -> None:
-        self._on_changed = on_changed
-        self._on_overflow = on_overflow
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._departed: tuple[int, bytes] = (0, b"")
+        """The cookie and the old path of the directory that was last moved away."""
         self._lock = threading.Lock()
         self._ids = itertools.count()
         self._path_of: dict[WatchDescriptor, bytes] = {}
@@ -145,8 +165,23 @@ class Watch:
             directory = self._path_of.get(event.wd)
         if directory is None or not event.name:
             return
-        directory_event = bool(event.mask & InotifyConstants.IN_ISDIR)
-        self._on_changed(Changed(join(directory, event.name), directory_event and bool(event.mask & _APPEARED)))
+        path, mask = join(directory, event.name), event.mask
+        if mask & InotifyConstants.IN_ISDIR:
+            if mask & InotifyConstants.IN_MOVED_FROM:
+                self._departed = (event.cookie, path)
+            elif mask & InotifyConstants.IN_MOVED_TO and self._departed[0] == event.cookie:
+                # First: whoever hears of the new name knows already that it is no new directory.
+                self._listener.moved(self._departed[1], path)
+            what = What.CHANGED
+            if mask & _APPEARED:
+                what = What.APPEARED
+            elif mask & InotifyConstants.IN_MOVED_FROM:
+                what = What.DEPARTED
+        elif mask & InotifyConstants.IN_CLOSE_WRITE:
+            what = What.CLOSED
+        else:
+            what = What.WRITTEN if mask & InotifyConstants.IN_MODIFY else What.CHANGED
+        self._listener.changed(path, what)
 
     def on_watch_deleted(self, wd: WatchDescriptor) -> None:
         """Called by watchdog when the watched directory is gone."""
@@ -158,7 +193,7 @@ class Watch:
     def on_queue_overflow(self) -> None:
         """Called by watchdog when the kernel dropped events."""
         self.overflows += 1
-        self._on_overflow()
+        self._listener.overflowed()
 
     def catch_up(self, timeout_s: float) -> bool:
         """Whether every event of a change made before this call has been delivered."""

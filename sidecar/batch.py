@@ -1,0 +1,125 @@
+"""One batch of files becomes safe together: staged by many threads, synced, put in place, journalled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from sidecar.copy import FULL, Cancelled, Copier, Source, Staged, does_not_fit
+from sidecar.crew import Crew, Timed
+from sidecar.entry import Entry, name_of, parent
+from sidecar.fsops import READ_FLAGS, DestinationError, FileSystem, Tree
+from sidecar.jobs import Wanted
+from sidecar.lane import Copied
+from sidecar.outcome import Failed, Outcome, Saved, Vanished
+from sidecar.store import Store
+
+File = tuple[bytes, Wanted]
+
+
+class BatchCopier:
+    """Copies from ``home`` into ``store``. For one thread, which waits for the crew."""
+
+    def __init__(self, fs: FileSystem, home: Tree, store: Store, *, copier: Copier, crew: Crew) -> None:
+        self._fs, self._home, self._store, self._copier, self._crew = fs, home, store, copier, crew
+
+    def save(self, files: Sequence[File]) -> list[Outcome]:
+        """Every file is in the mirror or accounted for; on a full Persist one by one, for a small one may still fit.
+
+        Raises ``DestinationError`` and ``Cancelled``: then none of them is.
+        """
+        try:
+            self._store.clear_the_way([(path, wanted.entry) for path, wanted in files])
+            return self._save_together(files)
+        except DestinationError as error:
+            if error.errno not in FULL:
+                raise
+            self._store.place.end_batch()
+            if len(files) == 1:
+                return [Failed(files[0][0], does_not_fit(error))]
+        return [outcome for file in files for outcome in self.save([file])]
+
+    def save_directories(self, directories: Sequence[tuple[bytes, Entry]]) -> list[Outcome]:
+        """As ``save``, for directories, outermost first."""
+        try:
+            self._store.clear_the_way(directories)
+            return [*self._store.make_directories(directories)]
+        except DestinationError as error:
+            if error.errno not in FULL:
+                raise
+            self._store.place.end_batch()
+            if len(directories) == 1:
+                return [Failed(directories[0][0], does_not_fit(error))]
+        return [outcome for each in directories for outcome in self.save_directories([each])]
+
+    def _save_together(self, files: Sequence[File]) -> list[Outcome]:
+        self._store.durable.begin_batch()
+        outcomes: list[Outcome] = []
+        identical: list[tuple[bytes, Entry]] = []
+        sources: list[Source] = []
+        for path, wanted in files:
+            try:
+                directory_fd = self._home.directory(parent(path))
+            except OSError:
+                outcomes.append(Vanished(path))
+                continue
+            if wanted.may_be_there and self._is_in_mirror(path, directory_fd):
+                known = self._store.index.get(path)
+                since_ns = min(known.since_ns, wanted.entry.since_ns) if known else wanted.entry.since_ns
+                identical.append((path, wanted.entry._replace(since_ns=since_ns)))
+            else:
+                sources.append(Source(path, directory_fd, wanted.entry, wanted.may_be_core, wanted.mapped))
+        self._store.record(identical)
+        outcomes += [Saved(path, entry) for path, entry in identical]
+        results = self._stage(sources)
+        outcomes += [result for result in results if not isinstance(result, Staged)]
+        return outcomes + self.commit([result for result in results if isinstance(result, Staged)])
+
+    def commit(self, staged: Sequence[Staged]) -> list[Saved]:
+        """What is staged is safe, or nothing of it stays. Raises ``DestinationError``."""
+        try:
+            return self._store.commit(staged)
+        except DestinationError:
+            for each in staged:
+                self._store.discard(each)
+            raise
+
+    def _stage(self, sources: Sequence[Source]) -> list[Copied]:
+        """Every source is staged and accounted for, durable where the batch is not synced as a whole."""
+        harden_later = not self._store.durable.at_once
+        stage = Timed(partial(self._try_to_stage, harden_later=harden_later))
+        results = self._crew.map(stage, sources)
+        self._crew.learn(stage.seconds)
+        if harden_later:
+            staged = [result for result in results if isinstance(result, Staged)]
+            others = [result for result in results if not isinstance(result, Staged)]
+            results = [*others, *self._crew.map(self._try_to_harden, staged)]
+        failure = next((result for result in results if isinstance(result, DestinationError | Cancelled)), None)
+        if failure is not None:
+            for result in results:
+                if isinstance(result, Staged):
+                    self._store.discard(result)
+            raise failure
+        return [result for result in results if not isinstance(result, DestinationError | Cancelled)]
+
+    def _try_to_stage(self, source: Source, *, harden_later: bool) -> Copied | DestinationError | Cancelled:
+        try:
+            return self._copier.stage(source, self._store.place.staging_name(), harden_later=harden_later)
+        except (DestinationError, Cancelled) as error:
+            return error
+
+    def _try_to_harden(self, staged: Staged) -> Copied | DestinationError:
+        try:
+            return self._copier.harden(staged)
+        except DestinationError as error:
+            return error
+
+    def _is_in_mirror(self, path: bytes, directory_fd: int) -> bool:
+        try:
+            fd = self._fs.open(name_of(path), READ_FLAGS, at=directory_fd)
+        except OSError:
+            return False
+        try:
+            return self._store.holds_content(path, fd)
+        finally:
+            self._fs.close(fd)

@@ -1,0 +1,132 @@
+"""What is owed: everything that is not safe and should be, in the order in which it is saved."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Container, Iterable
+from dataclasses import replace
+from typing import NamedTuple
+
+from sidecar.entry import Entry
+from sidecar.moves import Move
+from sidecar.select import class_of
+
+APART_BYTES = 16 << 20
+"""Larger files are copied on a thread of their own: hundreds of small ones are safe before one of these is.
+
+Databases too, for SQLite takes its time.
+"""
+
+_ENOUGH_FILES = 64
+_ENOUGH_BYTES = 4 << 20
+"""So much of one class is a batch of its own."""
+
+
+class Wanted(NamedTuple):
+    """One file or link to copy."""
+
+    entry: Entry
+    may_be_core: bool = False
+    """See ``copy.Source``."""
+    mapped: bool = False
+    """It may be written through a mapping: see ``copy.Source``."""
+    is_database: bool = False
+    """A SQLite database that has, or had, a log beside it."""
+    may_be_there: bool = False
+    """The mirror may have this very content, from before the journal was lost or the home was new."""
+
+
+_Job = tuple[bool, int, int, bytes]
+"""Bulk, class, bytes, path: what is fresh before what comes in a mass, then by what matters, then the small."""
+
+
+class Jobs:
+    """Pure. A path stays owed until ``done``, whether it waits or is being copied."""
+
+    def __init__(self) -> None:
+        self._heaps: tuple[list[_Job], list[_Job]] = ([], [])
+        self.files: dict[bytes, Wanted] = {}
+        self.directories: dict[bytes, Entry] = {}
+        self.gone: dict[bytes, None] = {}
+        self.moves: list[Move] = []
+        """Directories that were renamed, in the order in which that happened."""
+
+    def add(self, path: bytes, wanted: Wanted, *, bulk: bool) -> None:
+        """``path`` is owed as ``wanted``."""
+        waits = path in self.files
+        self.files[path] = wanted
+        if not waits:
+            self._push(path, wanted, bulk=bulk)
+
+    def add_move(self, move: Move) -> None:
+        """A directory was renamed. One that is moved on before it was looked at was moved once, or not at all."""
+        earlier = next((each for each in self.moves if each.new == move.old), None)
+        if earlier is not None:
+            self.moves.remove(earlier)
+            move = replace(move, old=earlier.old)
+        if move.old != move.new:
+            self.moves.append(move)
+
+    def _push(self, path: bytes, wanted: Wanted, *, bulk: bool) -> None:
+        size = wanted.entry.size
+        apart = size > APART_BYTES or wanted.is_database
+        heapq.heappush(self._heaps[apart], (bulk, class_of(path, size), size, path))
+
+    def put_back(self, files: Iterable[tuple[bytes, Wanted]]) -> None:
+        """What was taken and not saved waits again, before what comes in a mass."""
+        for path, wanted in files:
+            self._push(path, self.files.setdefault(path, wanted), bulk=False)
+
+    def take_batch(self, most: int, most_bytes: int) -> list[tuple[bytes, Wanted]]:
+        """The next small files; they stay owed. What matters much does not wait for what matters less."""
+        heap = self._heaps[False]
+        batch: list[tuple[bytes, Wanted]] = []
+        size = 0
+        first = heap[0][:2] if heap else None
+        while heap and len(batch) < most and (not batch or size + heap[0][2] <= most_bytes):
+            if heap[0][:2] != first and (len(batch) >= _ENOUGH_FILES or size >= _ENOUGH_BYTES):
+                break
+            *_, path = heapq.heappop(heap)
+            batch.append((path, self.files[path]))
+            size += batch[-1][1].entry.size
+        return batch
+
+    def take_large(self, busy: Container[bytes]) -> tuple[bytes, Wanted] | None:
+        """The next large file that is not ``busy``.
+
+        From then on it is owed by who takes it; a change meanwhile makes it owed here again.
+        """
+        heap = self._heaps[True]
+        waiting = [job for job in heap if job[-1] not in busy]
+        if not waiting:
+            return None
+        job = min(waiting)
+        heap.remove(job)
+        heapq.heapify(heap)
+        return job[-1], self.files.pop(job[-1])
+
+    def ready(self) -> bool:
+        """Whether anything but a large file can be done now."""
+        return bool(self._heaps[False] or self.directories or self.moves or (self.gone and not self.files))
+
+    def large_ready(self, busy: Container[bytes]) -> bool:
+        """Whether ``take_large`` has something."""
+        return any(job[-1] not in busy for job in self._heaps[True])
+
+    def done(self, path: bytes) -> None:
+        """A file of the last batch is safe or accounted for."""
+        del self.files[path]
+
+    @property
+    def total_bytes(self) -> int:
+        """The size of the files that are owed."""
+        return sum(wanted.entry.size for wanted in self.files.values())
+
+    def paths(self) -> list[bytes]:
+        """Every owed path, the most important first."""
+        files = [path for *_, path in sorted([*self._heaps[False], *self._heaps[True]])]
+        moved = [move.new for move in self.moves]
+        return list(dict.fromkeys([*files, *self.files, *self.directories, *moved, *self.gone]))
+
+    def __len__(self) -> int:
+        return len(self.files) + len(self.directories) + len(self.gone) + len(self.moves)

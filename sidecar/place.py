@@ -1,0 +1,121 @@
+"""One server's directories on Persist, held open, and whether they still lie where everybody looks for them."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from collections.abc import Callable
+
+from sidecar.clock import Clock
+from sidecar.config import Settings
+from sidecar.entry import Entry, join, name_of, parent
+from sidecar.errors import PersistError
+from sidecar.fsops import FileSystem
+from sidecar.persist import Layout, check_mounted, mirror_of, state_of
+
+NOTHING_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+"""What a look at a path says when nothing of ours stands there."""
+
+
+class Place:
+    """Mirror, state and staging. Everything raises ``OSError``; opening also ``PersistError``. For one thread."""
+
+    def __init__(self, fs: FileSystem, clock: Clock, settings: Settings) -> None:
+        self._fs, self._clock, self._settings = fs, clock, settings
+        self.layout = Layout(fs, clock, settings)
+        self._mirror, state = mirror_of(self.layout.server), state_of(self.layout.server)
+        self._names = itertools.count()
+        self.is_new = self.layout.prepare()
+        """Whether there was no mirror before."""
+        self.state_fd, self.staging_fd, self._mirror_fd = (
+            os.dup(self.layout.root.directory(path)) for path in (state, state + b"/staging", self._mirror)
+        )
+        self._held = {self._mirror: self._mirror_fd, state: self.state_fd, state + b"/staging": self.staging_fd}
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Nothing is staged any more."""
+        for name in self._fs.names(self.staging_fd):
+            self._fs.unlink(name, at=self.staging_fd)
+
+    def staging_name(self) -> bytes:
+        """A name in the staging directory that nothing else has."""
+        return b"%d" % next(self._names)
+
+    def in_mirror(self, path: bytes) -> bytes:
+        """Where ``path`` lies, relative to Persist."""
+        return join(self._mirror, path) if path else self._mirror
+
+    def directory(self, path: bytes) -> int:
+        """The mirror's directory ``path``, open until ``end_batch``."""
+        return self.layout.root.directory(self.in_mirror(path))
+
+    def has_directory(self, path: bytes) -> bool:
+        """Whether the mirror has a directory ``path``."""
+        try:
+            self.directory(path)
+        except OSError as error:
+            if error.errno not in NOTHING_THERE:
+                raise
+            return False
+        return True
+
+    def status(self, path: bytes) -> os.stat_result | None:
+        """What stands in the mirror at ``path``; None where nothing does."""
+        try:
+            return self._fs.lstat(name_of(path), at=self.directory(parent(path)))
+        except OSError as error:
+            if error.errno not in NOTHING_THERE:
+                raise
+            return None
+
+    def has(self, path: bytes, entry: Entry) -> bool:
+        """Whether something stands in the mirror at ``path`` that can be ``entry``."""
+        status = self.status(path)
+        found = None if status is None else Entry.of(status)
+        if found is None or found.kind != entry.kind:
+            return False
+        # The copy of a database has another size, and its time.
+        return found.size == entry.size or found.mtime_ns == entry.mtime_ns
+
+    def renew(self, on_new: Callable[[], None]) -> bool:
+        """Whether the directories had to be made anew; ``on_new`` is called with them in place.
+
+        Somebody may remove or rename them while we hold them open, and every write would go where nobody finds it.
+        """
+        layout = Layout(self._fs, self._clock, self._settings)
+        try:
+            check_mounted(self._settings)
+            if self._is_here(layout):
+                return False
+            layout.prepare()
+            for path, fd in self._held.items():
+                os.dup2(layout.root.directory(path), fd, inheritable=False)
+            self.layout, layout = layout, self.layout
+            self.sweep()
+            on_new()
+        except PersistError as error:
+            raise OSError(errno.ENOENT, str(error)) from error
+        finally:
+            layout.close()
+        return True
+
+    def _is_here(self, layout: Layout) -> bool:
+        for path, fd in self._held.items():
+            try:
+                here, held = self._fs.fstat(layout.root.directory(path)), self._fs.fstat(fd)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            if (here.st_dev, here.st_ino) != (held.st_dev, held.st_ino):
+                return False
+        return True
+
+    def end_batch(self) -> None:
+        """Descriptors that only the last batch needed are closed."""
+        self.layout.root.forget()
+
+    def close(self) -> None:
+        for fd in self._held.values():
+            self._fs.close(fd)
+        self.layout.close()

@@ -1,0 +1,101 @@
+"""What is owed comes out in the order of what matters, and stays owed until it is safe."""
+
+from sidecar.entry import Entry, Kind
+from sidecar.jobs import APART_BYTES, Jobs, Wanted
+from sidecar.moves import Move
+
+
+def wanted(size: int = 100) -> Wanted:
+    return Wanted(Entry(Kind.FILE, 0o644, size, 0, 0, 1, 0))
+
+
+def taken(jobs: Jobs, most: int = 100, most_bytes: int = 1 << 40) -> list[bytes]:
+    return [path for path, _ in jobs.take_batch(most, most_bytes)]
+
+
+def test_what_is_fresh_goes_before_a_mass_and_what_matters_before_the_rest() -> None:
+    jobs = Jobs()
+    for path, bulk in [(b"mass.ipynb", True), (b"data.bin", False), (b"notes.md", False), (b"work.ipynb", False)]:
+        jobs.add(path, wanted(), bulk=bulk)
+    assert taken(jobs) == [b"work.ipynb", b"notes.md", b"data.bin", b"mass.ipynb"]
+
+
+def test_a_batch_ends_at_its_number_or_its_bytes_and_is_never_empty() -> None:
+    jobs = Jobs()
+    for number in range(5):
+        jobs.add(b"%d.bin" % number, wanted(1000), bulk=False)
+    assert len(taken(jobs, most=2)) == 2
+    assert len(taken(jobs, most_bytes=2500)) == 2
+    assert len(taken(jobs, most_bytes=10)) == 1
+
+
+def test_a_path_is_owed_until_it_is_done_and_once_however_often_it_changes() -> None:
+    jobs = Jobs()
+    for _ in range(3):
+        jobs.add(b"a.py", wanted(), bulk=False)
+    assert taken(jobs) == [b"a.py"]
+    assert len(jobs) == 1
+    assert jobs.paths() == [b"a.py"]
+    jobs.done(b"a.py")
+    assert len(jobs) == 0
+    assert not jobs.ready()
+
+
+def test_what_could_not_be_saved_waits_again_as_it_is_now() -> None:
+    jobs = Jobs()
+    jobs.add(b"a.py", wanted(1), bulk=True)
+    batch = jobs.take_batch(10, 1 << 40)
+    jobs.add(b"a.py", wanted(2), bulk=False)  # it changed meanwhile
+    jobs.put_back(batch)
+    ((path, again),) = jobs.take_batch(10, 1 << 40)
+    assert (path, again.entry.size) == (b"a.py", 2)
+    assert taken(jobs) == []
+
+
+def test_a_large_file_is_in_nobodys_way_and_is_not_begun_twice() -> None:
+    jobs = Jobs()
+    jobs.add(b"big.h5", wanted(APART_BYTES + 1), bulk=False)
+    jobs.add(b"small.h5", wanted(), bulk=False)
+    assert taken(jobs) == [b"small.h5"]
+    assert not jobs.large_ready({b"big.h5"})
+    assert jobs.take_large({b"big.h5"}) is None
+    first = jobs.take_large(())
+    assert first is not None
+    assert first[0] == b"big.h5"
+    assert jobs.take_large(()) is None
+
+
+def test_the_most_important_large_file_comes_first() -> None:
+    jobs = Jobs()
+    for path, size in [(b"b.bin", 300 << 20), (b"a.bin", 200 << 20), (b"huge.ipynb", 90 << 20)]:
+        jobs.add(path, wanted(size), bulk=False)
+    order = [jobs.take_large(()) for _ in range(3)]
+    assert [each[0] for each in order if each] == [b"huge.ipynb", b"a.bin", b"b.bin"]
+
+
+def test_a_directory_that_is_moved_on_was_moved_once() -> None:
+    jobs = Jobs()
+    jobs.add_move(Move(1, b"a", b"b"))
+    jobs.add_move(Move(2, b"x", b"y"))
+    jobs.add_move(Move(3, b"b", b"c"))
+    assert jobs.moves == [Move(2, b"x", b"y"), Move(3, b"a", b"c")]
+    assert len(jobs) == 2
+    jobs.add_move(Move(4, b"c", b"a"))
+    assert jobs.moves == [Move(2, b"x", b"y")]
+
+
+def test_deletions_wait_for_files() -> None:
+    jobs = Jobs()
+    jobs.gone[b"old"] = None
+    assert jobs.ready()
+    jobs.add(b"big.bin", wanted(APART_BYTES + 1), bulk=False)
+    assert not jobs.ready()
+
+
+def test_a_batch_of_what_matters_much_does_not_wait_for_what_matters_less() -> None:
+    jobs = Jobs()
+    for number in range(100):
+        jobs.add(b"%d.ipynb" % number, wanted(), bulk=False)
+        jobs.add(b"%d.bin" % number, wanted(), bulk=False)
+    assert {path.rpartition(b".")[2] for path in taken(jobs, most=1000)} == {b"ipynb"}
+    assert {path.rpartition(b".")[2] for path in taken(jobs, most=1000)} == {b"bin"}
