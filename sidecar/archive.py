@@ -139,7 +139,7 @@ class Archive:
             # version has become that version since the index was read.
             if is_within(true_path, path) and (other is None or other.from_ns <= content.from_ns):
                 found[true_path] = content
-        return {each: _as(each, content.wanted) for each, content in found.items()}
+        return {each: replace(_as(each, content.wanted), exact=True) for each, content in found.items()}
 
     def _last(self, path: bytes) -> dict[bytes, Wanted]:
         """The last content of what is not in the mirror any more."""

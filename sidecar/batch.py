@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from sidecar.copy import FULL, Cancelled, Copier, Source, Staged, does_not_fit
@@ -38,6 +39,33 @@ class BatchCopier:
             if len(files) == 1:
                 return [Failed(files[0][0], does_not_fit(error))]
         return [outcome for file in files for outcome in self.save([file])]
+
+    def finish(self, files: Sequence[File], results: Sequence[Copied | DestinationError]) -> list[Outcome]:
+        """As ``save``, for files that were staged elsewhere, to be synced as a whole."""
+        self._store.durable.begin_batch()
+        failure = next((result for result in results if isinstance(result, DestinationError)), None)
+        if failure is None and not self._store.durable.at_once:
+            failure = DestinationError(errno.EAGAIN, "syncing as a whole became too slow")
+        if failure is not None:
+            self._discard_all(results)
+            raise failure
+        staged = [result for result in results if isinstance(result, Staged)]
+        try:
+            self._store.clear_the_way([(path, wanted.entry) for path, wanted in files])
+            saved = self.commit(staged)
+        except DestinationError as error:
+            self._discard_all(results)
+            if error.errno not in FULL:
+                raise
+            self._store.place.end_batch()
+            return [outcome for file in files for outcome in self.save([file])]
+        others = [result for result in results if not isinstance(result, Staged | DestinationError)]
+        return [*others, *saved]
+
+    def _discard_all(self, results: Iterable[object]) -> None:
+        for result in results:
+            if isinstance(result, Staged):
+                self._store.discard(result)
 
     def save_directories(self, directories: Sequence[tuple[bytes, Entry]]) -> list[Outcome]:
         """As ``save``, for directories, outermost first."""
@@ -96,9 +124,7 @@ class BatchCopier:
             results = [*others, *self._crew.map(self._try_to_harden, staged)]
         failure = next((result for result in results if isinstance(result, DestinationError | Cancelled)), None)
         if failure is not None:
-            for result in results:
-                if isinstance(result, Staged):
-                    self._store.discard(result)
+            self._discard_all(results)
             raise failure
         return [result for result in results if not isinstance(result, DestinationError | Cancelled)]
 

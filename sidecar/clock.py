@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime
 
 from sidecar.errors import UsageError
 
-STAMP_FORMAT = "%Y%m%dT%H%M%S.%fZ"
+_STAMP = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z")
 
 
 class Clock:
@@ -42,11 +43,12 @@ def _micros(at_ns: int) -> str:
 
 def parse_stamp(text: str) -> int | None:
     """The nanoseconds that ``stamp`` wrote as ``text``; None where it did not."""
+    if not _STAMP.fullmatch(text):
+        return None
     try:
-        moment = datetime.strptime(text, STAMP_FORMAT).replace(tzinfo=UTC)
+        return _to_ns(datetime.fromisoformat(text))
     except ValueError:
         return None
-    return _to_ns(moment)
 
 
 def parse_time(text: str) -> int:

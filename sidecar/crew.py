@@ -1,8 +1,9 @@
 """Threads that do the same work on many files at once: as many as the latency of Persist asks for.
 
-On a local disk a file costs mostly processor time, and one thread is the best: more only wait for the interpreter's lock
-(123 µs a file with one, 182 µs with eight). On NFS a file is 5 to 7 round trips, and a thread mostly waits: by Little's
-law it takes as many threads as a file takes times longer than its own processor time, to keep one processor busy.
+On a local disk a file costs mostly processor time, and one thread is the best: more only wait for the interpreter's
+lock (123 µs a file with one, 182 µs with eight). On NFS a file is 5 to 7 round trips, and a thread mostly waits: by
+Little's law it takes as many threads as a file takes times longer than its own processor time, to keep one processor
+busy.
 """
 
 from __future__ import annotations

@@ -38,6 +38,8 @@ _BULK = 1000
 """More changes than this at once are a mass, and whatever changes after them goes first."""
 _PLANNED = 2048
 """As many paths of the backlog are looked at in one turn: it must not hold up what is fresh."""
+_ROOM = 3 * _PLANNED
+"""A backlog waits while so much is being saved: one batch under way, one being committed, one ready."""
 _LOOK_EVERY_S = 10.0
 """Between two looks at whether the backup still lies where everybody looks for it, while something is saved."""
 _TOGETHER_S = 0.02
@@ -121,10 +123,11 @@ class Engine:
         self.saver.plan([*self.saver.retry.take_due(now_s), *self.saver.pace.take_due(now_s)])
         if self.finder.walk_due(now_s, len(self.saver)):
             self.finder.walk()
-        if len(self.saver) < _PLANNED:
+        if len(self.saver) < _ROOM:
             self.saver.plan_backlog(self.finder.take_backlog(_PLANNED))
         if self.saver.can_step and now_s >= self._not_before_s:
             self._step()
+        self.saver.porter.rest()
 
     def _take_changes(self) -> None:
         self.finder.take_changes()
@@ -194,9 +197,9 @@ class Engine:
     def next_due_s(self) -> float:
         """When the next turn has something to do, on the monotonic clock."""
         now_s = self._clock.monotonic()
-        if self.finder.backlog or self.finder.walk_due(now_s, len(self.saver)):
-            # A backlog moves when there is room in the queue, which there is once Persist works.
-            return max(now_s, self._not_before_s) if len(self.saver) else now_s
+        has_room = len(self.saver) < _ROOM
+        if (self.finder.backlog and has_room) or self.finder.walk_due(now_s, len(self.saver)):
+            return now_s
         times = [self.finder.next_scan_s]
         if self.saver.can_step:
             times.append(self._not_before_s)
@@ -204,6 +207,7 @@ class Engine:
             self.finder.settle.next_due_s(),
             self.saver.retry.next_due_s(),
             self.saver.pace.next_due_s(),
+            self.saver.porter.next_due_s(),
         ):
             if due_s is not None:
                 times.append(due_s)
@@ -255,7 +259,7 @@ class Engine:
                 self.finder.take_changes()
                 return True
             elif not self.saver.can_step:
-                self.saver.lane.wait(0.5)
+                self.saver.wait(0.5)
         return False
 
     # The end.

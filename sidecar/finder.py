@@ -30,7 +30,7 @@ _SLICE_S = 0.05
 _RESCAN_PAUSE = 4
 """After lost events the next walk waits for so many times what the last one took."""
 
-_ENOUGH = 4096
+_ENOUGH = 8192
 """A walk pauses when so much that it found waits to be saved: a first backup must not fill the memory."""
 
 _TRAVEL_S = 5.0

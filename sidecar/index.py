@@ -324,7 +324,7 @@ class Index:
                 shrink(buckets)
                 if len(buckets) > 1:
                     return
-                buckets = self._directories[directory] = buckets[0]
+                buckets = buckets[0]
             if buckets != EMPTY:
                 return
             del self._directories[directory]

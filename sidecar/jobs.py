@@ -72,24 +72,35 @@ class Jobs:
         apart = size > APART_BYTES or wanted.is_database
         heapq.heappush(self._heaps[apart], (bulk, class_of(path, size), size, path))
 
-    def put_back(self, files: Iterable[tuple[bytes, Wanted]]) -> None:
-        """What was taken and not saved waits again, before what comes in a mass."""
+    def put_back(self, files: Iterable[tuple[bytes, Wanted]], *, bulk: bool = False) -> None:
+        """What was taken and not saved is owed again, unless it changed meanwhile: then it is owed as it is now."""
         for path, wanted in files:
-            self._push(path, self.files.setdefault(path, wanted), bulk=False)
+            if path not in self.files:
+                self.add(path, wanted, bulk=bulk)
 
     def take_batch(self, most: int, most_bytes: int) -> list[tuple[bytes, Wanted]]:
-        """The next small files; they stay owed. What matters much does not wait for what matters less."""
+        """The next small files. What is fresh does not wait for a mass, nor what matters much for what matters less.
+
+        From then on they are owed by who takes them; a change meanwhile makes them owed here again.
+        """
         heap = self._heaps[False]
         batch: list[tuple[bytes, Wanted]] = []
         size = 0
-        first = heap[0][:2] if heap else None
+        first = heap[0] if heap else (False, 0)
         while heap and len(batch) < most and (not batch or size + heap[0][2] <= most_bytes):
-            if heap[0][:2] != first and (len(batch) >= _ENOUGH_FILES or size >= _ENOUGH_BYTES):
+            if heap[0][0] != first[0]:
+                break
+            if heap[0][1] != first[1] and (len(batch) >= _ENOUGH_FILES or size >= _ENOUGH_BYTES):
                 break
             *_, path = heapq.heappop(heap)
-            batch.append((path, self.files[path]))
+            batch.append((path, self.files.pop(path)))
             size += batch[-1][1].entry.size
         return batch
+
+    def waiting_in_mass(self) -> int:
+        """How many small files wait, if all of them came in a mass; else none."""
+        heap = self._heaps[False]
+        return len(heap) if heap and heap[0][0] else 0
 
     def take_large(self, busy: Container[bytes]) -> tuple[bytes, Wanted] | None:
         """The next large file that is not ``busy``.
@@ -106,16 +117,12 @@ class Jobs:
         return job[-1], self.files.pop(job[-1])
 
     def ready(self) -> bool:
-        """Whether anything but a large file can be done now."""
-        return bool(self._heaps[False] or self.directories or self.moves or (self.gone and not self.files))
+        """Whether anything but a large file or a deletion can be done now."""
+        return bool(self._heaps[False] or self.directories or self.moves)
 
     def large_ready(self, busy: Container[bytes]) -> bool:
         """Whether ``take_large`` has something."""
         return any(job[-1] not in busy for job in self._heaps[True])
-
-    def done(self, path: bytes) -> None:
-        """A file of the last batch is safe or accounted for."""
-        del self.files[path]
 
     @property
     def total_bytes(self) -> int:

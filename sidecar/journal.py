@@ -202,6 +202,10 @@ class _Reading:
             self.settle()
             self.state.index.move(old, new)
             self.state.unfinished_moves.pop(old, None)
+            # What a removal had left in the directory has moved with it.
+            unfinished = self.state.unfinished
+            for path in [each for each in unfinished if each == old or each.startswith(old + b"/")]:
+                unfinished[new + path[len(old) :]] = unfinished.pop(path)
 
 
 class Journal:

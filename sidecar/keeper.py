@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 from sidecar import retention
 from sidecar.clock import Clock
-from sidecar.entry import join, name_of, parent
+from sidecar.entry import ancestors, join, name_of, parent
 from sidecar.fsops import CREATE_FLAGS, DIRECTORY_FLAGS, READ_FLAGS, FileSystem, copy_extent, sync_directory
 from sidecar.persist import state_of
 from sidecar.place import Place
@@ -41,12 +41,17 @@ class Keeper:
     def directory_of(self, path: bytes, changed: set[bytes]) -> int:
         """The directory that holds the versions of ``path`` and of its siblings, open; for one thread.
 
-        What had to be made for it is added to ``changed``, relative to Persist, for the caller to sync.
+        It and those above it are added to ``changed``, relative to Persist, for the caller to sync.
         """
         directory = join(self._versions, parent(path)) if parent(path) else self._versions
-        changed.update(self._place.layout.make(directory))
-        changed.add(directory)
+        self._place.layout.make(directory)
+        # All of them: one that is there may be from an attempt that failed, or died, before it was durable.
+        changed.update((*ancestors(directory)[self._versions.count(b"/") :], directory))
         return self._place.layout.root.directory(directory)
+
+    def where(self, path: bytes) -> bytes:
+        """The directory of the versions of ``path``, relative to Persist."""
+        return join(self._versions, path)
 
     def prepare(self, path: bytes, beside: int) -> bool:
         """The directory of the versions of ``path`` is there; whether it had to be made. On any thread, as ``move``."""

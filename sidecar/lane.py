@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sidecar import database_copy
@@ -11,7 +12,7 @@ from sidecar.clock import Clock
 from sidecar.copy import Cancelled, Copier, Source, Staged
 from sidecar.database import ABSENT
 from sidecar.database_copy import DatabaseCopier
-from sidecar.entry import name_of
+from sidecar.entry import Entry, name_of
 from sidecar.fsops import DestinationError, FileSystem
 from sidecar.jobs import Wanted
 from sidecar.outcome import ChangedWhileReading, Failed, Skipped, Vanished
@@ -58,6 +59,11 @@ class Lane:
         """What is being copied."""
         return list(self._running)
 
+    def carries(self, path: bytes, entry: Entry) -> bool:
+        """Whether ``path`` is being copied, and has not changed since."""
+        running = self._running.get(path)
+        return running is not None and running[0].entry.same_as(entry)
+
     @property
     def total_bytes(self) -> int:
         """The size of what is being copied."""
@@ -80,7 +86,8 @@ class Lane:
         except (DestinationError, Cancelled) as error:
             result = error
         finally:
-            self._fs.close(source.directory_fd)
+            with suppress(OSError):  # nothing was written through it, and it is closed all the same: close(2)
+                self._fs.close(source.directory_fd)
         return Arrived(source.path, wanted, result, began_s, self._clock.monotonic())
 
     @property

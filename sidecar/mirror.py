@@ -17,7 +17,7 @@ def read_mirror(fs: FileSystem, layout: Layout) -> Index:
         directory = waiting.pop()
         try:
             fd = layout.root.directory(join(mirror, directory) if directory else mirror)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # replaced since it was listed
             continue
         for name, status in fs.entries(fd):
             seen = Entry.of(status)

@@ -82,6 +82,8 @@ class Layout:
         self.server = os.fsencode(settings.server)
         self._aside = state_of(self.server) + b"/" + _ASIDE
         self.root = Tree.at(fs, settings.persist)
+        self.unsynced: set[bytes] = set()
+        """Directories that something was put into and that could not be synced then."""
 
     def check_format(self) -> bool:
         """Whether Persist carries our marker. Raises ``PersistForeign`` where it is not ours to write to."""
@@ -121,7 +123,8 @@ class Layout:
         for path in (state, state + b"/versions", state + b"/staging"):
             self.make(path)
         # Those that were there too: whoever made them may have been killed before they were durable.
-        for path in (b"", MIRRORS, OURS, state):
+        aside = [self._aside] if self._is_directory(self._aside) else []
+        for path in (b"", MIRRORS, OURS, state, *aside):
             sync_directory(self.fs, self.root.directory(path))
         return is_new
 
@@ -168,8 +171,10 @@ class Layout:
         base = stamp(self.clock.now_ns()).encode()
         name = next(n for n in (base + b"-%d" % count for count in range(len(taken) + 1)) if n not in taken)
         self.fs.rename(name_of(path), name, source_at=above, target_at=target)
+        self.unsynced.add(self._aside)
         self.root.forget(path)
         sync_directory(self.fs, target)
+        self.unsynced.clear()
 
     def close(self) -> None:
         self.root.close()

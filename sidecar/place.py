@@ -25,11 +25,12 @@ class Place:
         self._fs, self._clock, self._settings = fs, clock, settings
         self.layout = Layout(fs, clock, settings)
         self._mirror, state = mirror_of(self.layout.server), state_of(self.layout.server)
-        self._names = itertools.count()
+        # Never those of a sidecar before, a part of which may live on for a moment.
+        self._names = itertools.count(clock.now_ns())
         self.is_new = self.layout.prepare()
         """Whether there was no mirror before."""
         self.state_fd, self.staging_fd, self._mirror_fd = (
-            os.dup(self.layout.root.directory(path)) for path in (state, state + b"/staging", self._mirror)
+            fs.duplicate(self.layout.root.directory(path)) for path in (state, state + b"/staging", self._mirror)
         )
         self._held = {self._mirror: self._mirror_fd, state: self.state_fd, state + b"/staging": self.staging_fd}
         self.sweep()

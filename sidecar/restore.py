@@ -31,6 +31,8 @@ class Wanted:
     entry: Entry
     directory: bytes
     name: bytes
+    exact: bool = False
+    """It is asked for as it was at a time: what has replaced it since is not it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,8 @@ class Restorer:
             status = self._fs.fstat(source)
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EINVAL, "what the backup holds there is no file")
+            if wanted.exact and status.st_mtime_ns != wanted.entry.mtime_ns:
+                raise OSError(errno.EBUSY, "it was replaced at this moment; ask again")
             self._put_content(source, status, wanted, name=name, above=above)
         finally:
             self._fs.close(source)

@@ -24,6 +24,7 @@ from sidecar.lane import Arrived, Lane
 from sidecar.moves import Move
 from sidecar.outcome import ChangedWhileReading, Failed, Outcome, Saved, Skipped, Vanished
 from sidecar.pace import Pace
+from sidecar.porter import WORTHWHILE, Delivered, Porter, PorterGone
 from sidecar.removal import Removal
 from sidecar.retry import Retry
 from sidecar.scan import Scanner
@@ -65,6 +66,13 @@ class Saver:
         self._batch = BatchCopier(fs, home, store, copier=copier, crew=crew)
         databases = DatabaseCopier(fs, clock, store.place.staging_fd, settings.max_file_bytes, lambda: self.cancelled())
         self.lane = Lane(fs, clock, copier, databases, wake)
+        self.porter = Porter(
+            clock,
+            home.directory(b""),
+            store.place.staging_fd,
+            max_file_bytes=settings.max_file_bytes,
+            wake=wake,
+        )
         self._arrived: list[Arrived] = []
         self._jobs = Jobs()
         self._removal = Removal(clock, store, is_gone=self._is_gone, on_removed=self._removed)
@@ -78,13 +86,33 @@ class Saver:
     # What is owed.
 
     def __len__(self) -> int:
-        return len(self._jobs) + len(self.lane) + len(self._arrived)
+        return len(self._jobs) + len(self.lane) + len(self.porter) + len(self._arrived)
 
     @property
     def can_step(self) -> bool:
         """Whether ``step`` has anything to do now: it does not wait for large copies, whose end wakes everybody."""
         can_begin = self.lane.is_free and self._jobs.large_ready(self.lane)
-        return bool(self._arrived) or self.lane.has_arrived or can_begin or self._jobs.ready()
+        if bool(self._arrived) or self.lane.has_arrived or self.porter.has_arrived or can_begin or self._can_remove:
+            return True
+        return self._jobs.ready() and (self.porter.is_free or not self._for_porter)
+
+    @property
+    def _can_remove(self) -> bool:
+        """Files before deletions: of a file that was moved there is at every moment a copy in the mirror."""
+        return bool(self._jobs.gone) and not self._jobs.files and not len(self.porter)
+
+    @property
+    def _for_porter(self) -> bool:
+        """Whether the next batch is one for the porter."""
+        waiting = self._jobs.waiting_in_mass() if self.porter.is_usable and self._store.durable.at_once else 0
+        return waiting > (0 if len(self.porter) else WORTHWHILE)
+
+    def wait(self, seconds: float) -> None:
+        """Waits until something that is under way has ended, at most that long."""
+        if len(self.lane):
+            self.lane.wait(seconds)
+        else:
+            self.porter.wait(seconds)
 
     @property
     def owed_bytes(self) -> int:
@@ -98,7 +126,7 @@ class Saver:
 
     def owed(self) -> list[bytes]:
         """Every path that is not safe, though it should be: the most important first."""
-        arrived = [each.path for each in self._arrived]
+        arrived = [*(each.path for each in self._arrived), *(path for path, _ in self.porter.files())]
         waiting = [*self.pace.waiting(), *self.retry.paths()]
         return [*dict.fromkeys([*self._jobs.paths(), *arrived, *self.lane.paths(), *waiting])]
 
@@ -139,6 +167,8 @@ class Saver:
         is_held = known is not None and index.is_held(path)
         if known is not None and is_held and known.same_as(entry):
             self._settled(path)
+            return
+        if self.porter.carries(path, entry) or self.lane.carries(path, entry):
             return
         if parent(path) not in safe:
             self._plan_ancestors(path)
@@ -202,10 +232,7 @@ class Saver:
     # Saving.
 
     def step(self) -> None:
-        """One batch of what is queued is safe or accounted for. Raises ``DestinationError``: then it is still queued.
-
-        Files before deletions: of a file that was moved there is at every moment at least one copy in the mirror.
-        """
+        """One batch of what is queued is safe or accounted for. Raises ``DestinationError``: it is queued still."""
         try:
             self._move_directories()
             if self._jobs.directories:
@@ -214,7 +241,7 @@ class Saver:
             self._begin_large()
             self._save_small()
             self._finish_large()
-            if not self._jobs.files:
+            if not self._jobs.files and not len(self.porter):
                 self._removal.remove(self._jobs.gone)
         except Cancelled:
             log.info("cut short in the middle of a large file")
@@ -251,8 +278,19 @@ class Saver:
         return [above for above in ancestors(path) if above in self._jobs.directories]
 
     def _save_small(self) -> None:
-        most = _batch_files(at_once=self._store.durable.at_once)
-        batch = self._jobs.take_batch(most, _BATCH_BYTES)
+        delivered = self._take_delivered() if self.porter.has_arrived else None
+        try:
+            # Begun first: it is staged while the one before is committed.
+            if self.porter.is_free and self._for_porter:
+                self._begin_batch()
+        finally:
+            if delivered is not None:
+                self._finish_batch(delivered)
+        if delivered is None and not self._for_porter:
+            self._save_batch()
+
+    def _save_batch(self) -> None:
+        batch = self._jobs.take_batch(_batch_files(at_once=self._store.durable.at_once), _BATCH_BYTES)
         if not batch:
             return
         try:
@@ -260,8 +298,36 @@ class Saver:
         except (DestinationError, Cancelled):
             self._jobs.put_back(batch)
             raise
-        for path, _ in batch:
-            self._jobs.done(path)
+        self._account(outcomes)
+
+    def _begin_batch(self) -> None:
+        batch = self._jobs.take_batch(_batch_files(at_once=True), _BATCH_BYTES)
+        rest = [(path, wanted) for path, wanted in batch if wanted.may_be_there]
+        files = [(path, wanted) for path, wanted in batch if not wanted.may_be_there]
+        try:
+            if files:
+                self.porter.begin(files, [self._store.place.staging_name() for _ in files])
+        except OSError as error:
+            log.warning("no second process for a mass of files: %s", error.strerror)
+            self.porter.is_usable = False
+            rest = batch
+        self._jobs.put_back(rest)
+
+    def _take_delivered(self) -> Delivered | None:
+        files = self.porter.files()
+        try:
+            return self.porter.take()
+        except PorterGone as error:
+            log.warning("the process for masses of files ended: %s", error)
+            self._jobs.put_back(files, bulk=True)
+            return None
+
+    def _finish_batch(self, delivered: Delivered) -> None:
+        try:
+            outcomes = self._batch.finish(delivered.files, delivered.results)
+        except DestinationError:
+            self._jobs.put_back(delivered.files, bulk=True)
+            raise
         self._account(outcomes)
 
     def _begin_large(self) -> None:
@@ -271,10 +337,9 @@ class Saver:
                 continue
             try:
                 directory_fd = self._home.directory(parent(path))
+                self.lane.begin(path, wanted, directory_fd, self._store.place.staging_name())
             except OSError:
                 self._account([Vanished(path)])
-            else:
-                self.lane.begin(path, wanted, directory_fd, self._store.place.staging_name())
 
     def _finish_large(self) -> None:
         self._arrived += self.lane.take_arrived()
@@ -294,6 +359,10 @@ class Saver:
             raise result
         if not isinstance(result, Staged):
             return result
+        if self._is_gone(result.path):
+            # With its directory, as no other change of it would be: nobody would ever look for it where it was.
+            self._store.discard(result)
+            return Vanished(result.path)
         try:
             self._store.clear_the_way([(result.path, result.entry)])
             if arrived.wanted.is_database:
@@ -355,8 +424,9 @@ class Saver:
         self.retry.forget(path)
 
     def close(self) -> None:
-        """The threads end; what is queued stays undone."""
+        """The threads and the second process end; what is queued stays undone."""
         self.lane.close()
+        self.porter.close()
 
 
 def _batch_files(*, at_once: bool) -> int:

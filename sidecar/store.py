@@ -22,7 +22,7 @@ from sidecar.config import Settings
 from sidecar.copy import Staged, same_content
 from sidecar.crew import Crew
 from sidecar.durable import Durable
-from sidecar.entry import Entry, Kind, name_of, parent
+from sidecar.entry import Entry, Kind, ancestors, name_of, parent
 from sidecar.fsops import (
     READ_FLAGS,
     FileSystem,
@@ -63,12 +63,16 @@ class Store:
         self._fs, self._clock, self._crew = fs, clock, crew
         self.place = Place(fs, clock, settings)
         self.durable = Durable(fs, clock, self.place.state_fd, crew)
+        if self.durable.at_once:
+            crew.size = 1  # a local file system, where there is nothing to wait for
         self._journal = Journal(fs, self.place.state_fd)
         self._moves = Moves(fs, self.place.state_fd)
         self._begun: Move | None = None
         """A move that an error may have cut short."""
         self._arrived_at = {move.new: move.at_ns for move in self._moves.read()[-_MOST_ARRIVED:]}
         """When the directories that were moved came to where they are, in nanoseconds since 1970."""
+        self._removed_ns = 0
+        """When something was last removed."""
         self._keeper = Keeper(fs, clock, self.place)
         self.session, self.index = b"", Index()
         self._replay()
@@ -102,7 +106,7 @@ class Store:
         self._journal.append(records.removed_record(path) for path in unfinished)
 
     def _finish_move(self, move: Move) -> None:
-        """A move was cut short: either it had happened in the mirror, or it never did, and never will under that record."""
+        """A move was cut short: either it had happened in the mirror, or it never did, and never will."""
         if self.place.has_directory(move.new) and not self.place.has_directory(move.old):
             self._sync({self.place.in_mirror(parent(move.old)), self.place.in_mirror(parent(move.new))})
             self._note_move(move)
@@ -291,7 +295,8 @@ class Store:
         return True
 
     def _note_move(self, move: Move) -> None:
-        at_ns = self._moves.append(move.at_ns, move.old, move.new)
+        # What was removed before has versions that end before.
+        at_ns = self._moves.append(max(move.at_ns, self._removed_ns), move.old, move.new)
         self._journal.append([records.moved_record(move.old, move.new)])
         self.index.move(move.old, move.new)
         self._arrived_at[move.new] = at_ns
@@ -307,7 +312,7 @@ class Store:
 
     def remove(self, paths: Sequence[bytes]) -> list[Removed]:
         """Every path, children before their directory, has left the mirror; its last content is a version."""
-        now_ns = self._clock.now_ns()
+        now_ns = self._removed_ns = self._clock.now_ns()
         known = {path: entry for path in paths if (entry := self.index.get(path)) is not None}
         if not known:
             return []
@@ -331,10 +336,11 @@ class Store:
         directories: list[tuple[bytes, int]] = []
         for path, entry in known.items():
             status = self.place.status(path)
-            if status is None:
-                continue  # already out
-            above = self.place.directory(parent(path))
             changed.add(self.place.in_mirror(parent(path)))
+            if status is None:  # already out, by an attempt that failed, or died, before that was durable
+                changed.add(self._keeper.where(path))
+                continue
+            above = self.place.directory(parent(path))
             if stat.S_ISDIR(status.st_mode):
                 directories.append((path, above))
             else:
@@ -357,13 +363,18 @@ class Store:
 
     def _make_mirror_directory(self, path: bytes, changed: set[bytes]) -> None:
         changed.update(self.place.layout.make(self.place.in_mirror(path)))
+        # One that nobody calls safe may be there from an attempt that failed, or died, before it was durable.
+        above = [each for each in [*ancestors(path), path] if each and self.index.get(each) is None]
+        changed.update(self.place.in_mirror(parent(each)) for each in above)
 
     def _sync(self, directories: Iterable[bytes]) -> None:
-        self.durable.sync(self._opened(directories))
+        layout = self.place.layout
+        self.durable.sync(self._opened({*directories, *layout.unsynced}))
+        layout.unsynced.clear()
 
     def _opened(self, directories: Iterable[bytes]) -> Iterator[int]:
         for path in sorted(directories):
-            with suppress(FileNotFoundError):  # emptied and removed in the same batch
+            with suppress(FileNotFoundError, NotADirectoryError):  # emptied and removed in the same batch
                 yield self.place.layout.root.directory(path)
 
     def _compact(self) -> None:

@@ -17,7 +17,9 @@ def test_what_is_fresh_goes_before_a_mass_and_what_matters_before_the_rest() -> 
     jobs = Jobs()
     for path, bulk in [(b"mass.ipynb", True), (b"data.bin", False), (b"notes.md", False), (b"work.ipynb", False)]:
         jobs.add(path, wanted(), bulk=bulk)
-    assert taken(jobs) == [b"work.ipynb", b"notes.md", b"data.bin", b"mass.ipynb"]
+    assert taken(jobs) == [b"work.ipynb", b"notes.md", b"data.bin"]
+    assert jobs.waiting_in_mass() == 1
+    assert taken(jobs) == [b"mass.ipynb"]
 
 
 def test_a_batch_ends_at_its_number_or_its_bytes_and_is_never_empty() -> None:
@@ -29,16 +31,17 @@ def test_a_batch_ends_at_its_number_or_its_bytes_and_is_never_empty() -> None:
     assert len(taken(jobs, most_bytes=10)) == 1
 
 
-def test_a_path_is_owed_until_it_is_done_and_once_however_often_it_changes() -> None:
+def test_a_path_is_owed_once_however_often_it_changes_and_again_when_it_changes_while_it_is_copied() -> None:
     jobs = Jobs()
     for _ in range(3):
         jobs.add(b"a.py", wanted(), bulk=False)
-    assert taken(jobs) == [b"a.py"]
     assert len(jobs) == 1
     assert jobs.paths() == [b"a.py"]
-    jobs.done(b"a.py")
-    assert len(jobs) == 0
+    assert taken(jobs) == [b"a.py"]
     assert not jobs.ready()
+    jobs.add(b"a.py", wanted(), bulk=False)
+    assert jobs.ready()
+    assert taken(jobs) == [b"a.py"]
 
 
 def test_what_could_not_be_saved_waits_again_as_it_is_now() -> None:
@@ -84,12 +87,13 @@ def test_a_directory_that_is_moved_on_was_moved_once() -> None:
     assert jobs.moves == [Move(2, b"x", b"y")]
 
 
-def test_deletions_wait_for_files() -> None:
+def test_a_mass_is_one_only_where_nothing_is_fresh() -> None:
     jobs = Jobs()
-    jobs.gone[b"old"] = None
-    assert jobs.ready()
-    jobs.add(b"big.bin", wanted(APART_BYTES + 1), bulk=False)
-    assert not jobs.ready()
+    for number in range(10):
+        jobs.add(b"%d" % number, wanted(), bulk=True)
+    assert jobs.waiting_in_mass() == 10
+    jobs.add(b"fresh", wanted(), bulk=False)
+    assert jobs.waiting_in_mass() == 0
 
 
 def test_a_batch_of_what_matters_much_does_not_wait_for_what_matters_less() -> None:

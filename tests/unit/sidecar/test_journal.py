@@ -6,7 +6,7 @@ import os
 import struct
 import tracemalloc
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def _written(record: tuple[object, ...]) -> bytes:
     raise AssertionError(record)
 
 
-def _at_or_below(known: _Known, path: bytes) -> list[bytes]:
+def _at_or_below(known: Iterable[bytes], path: bytes) -> list[bytes]:
     return [each for each in known if each == path or each.startswith(path + b"/")]
 
 
@@ -84,6 +84,8 @@ def _after(records: list[tuple[object, ...]]) -> _State:
                 moved = _at_or_below(known, old)
                 assume(not moved or not _at_or_below(known, new))  # no writer moves onto what is there
                 known |= {new + path[len(old) :]: known.pop(path) for path in moved}
+                left = _at_or_below(unfinished, old)
+                unfinished |= {new + path[len(old) :]: unfinished.pop(path) for path in left}
     return known, unfinished, session, moves
 
 
