@@ -147,6 +147,11 @@ def test_a_file_rewritten_in_place_all_the_time_is_never_a_mixture(place: Place)
         _check_a_state(version.read_bytes())
 
 
+_PROMISE_S = 3.0
+_LONG_EVERY = 20
+"""So often a sidecar lives longer than the promise, which can be checked then."""
+
+
 class _Shadow:
     """Everything that was ever written to each path, and what the user left there last."""
 
@@ -154,6 +159,8 @@ class _Shadow:
         self.home, self.rng = home, rng
         self.ever: dict[str, set[bytes]] = {}
         self.now: dict[str, bytes] = {}
+        self.since: dict[str, float] = {}
+        """When each path got what it has now, in monotonic seconds."""
         self.count = 0
 
     def act(self) -> None:
@@ -163,16 +170,32 @@ class _Shadow:
         if choice < 0.6 or len(names) < 8:
             name = f"d{self.rng.randrange(4)}/f{self.rng.randrange(40)}"
             self._write(name)
-        elif choice < 0.8:
+        elif choice < 0.78:
             (self.home / (name := self.rng.choice(names))).unlink()
             del self.now[name]
-        else:
+        elif choice < 0.96:
             source, target = self.rng.choice(names), f"d{self.rng.randrange(4)}/moved{self.rng.randrange(10)}"
             (self.home / target).parent.mkdir(exist_ok=True)
             (self.home / source).rename(self.home / target)
-            content = self.now.pop(source)
-            self.now[target] = content
-            self.ever.setdefault(target, set()).add(content)
+            self._has_moved(source, target)
+        else:
+            self._move_directory(self.rng.choice(names).partition("/")[0], f"d{self.rng.randrange(4)}")
+
+    def _move_directory(self, source: str, target: str) -> None:
+        if (self.home / target).exists():
+            return
+        (self.home / source).rename(self.home / target)
+        for name in [name for name in self.now if name.startswith(f"{source}/")]:
+            self._has_moved(name, target + name[len(source) :])
+        for name in [name for name in self.ever if name.startswith(f"{source}/")]:
+            # What the mirror holds of it may be older than what the home has.
+            self.ever.setdefault(target + name[len(source) :], set()).update(self.ever[name])
+
+    def _has_moved(self, source: str, target: str) -> None:
+        content = self.now.pop(source)
+        self.now[target] = content
+        self.ever.setdefault(target, set()).add(content)
+        self.since[target] = time.monotonic()
 
     def _write(self, name: str) -> None:
         self.count += 1
@@ -188,22 +211,27 @@ class _Shadow:
             fresh.rename(path)
             self.ever.setdefault(str(fresh.relative_to(self.home)), set()).add(content)
         self.now[name] = content
+        self.since[name] = time.monotonic()
 
 
-@pytest.mark.parametrize("rounds", [12, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [60, pytest.param(2000, marks=pytest.mark.slow)])
 def test_a_soak_of_kills_never_tears_a_file_and_ends_with_everything_saved(place: Place, rounds: int) -> None:
     rng = random.Random(rounds)
     shadow = _Shadow(place.home, rng)
     place.settings = {"SIDECAR_QUIET": "0.02", "SIDECAR_MAX_DELAY": "0.1"}
-    for number in range(rounds):
-        sidecar = place.spawn(place.command("run"))
-        end_at = time.monotonic() + rng.uniform(0.1, 1.1)
+    for number in range(1, rounds + 1):
+        is_long = number % _LONG_EVERY == 0
+        sidecar = place.start() if is_long else place.spawn(place.command("run"))
+        end_at = time.monotonic() + (_PROMISE_S + 0.5 if is_long else rng.uniform(0.1, 0.8))
         while time.monotonic() < end_at:
             shadow.act()
             time.sleep(rng.uniform(0, 0.02))  # the pace of the writer
         place.kill(sidecar)
+        killed_at = time.monotonic()
         _check_whole(place, shadow, number)
-        _check_versions(place, shadow)
+        if is_long:
+            _check_versions(place, shadow)
+            _check_nothing_older_is_missing(place, shadow, killed_at - _PROMISE_S)
     sidecar = place.start()
     while place.flush()["brake"]:
         place.flush(accept_deletions=True)
@@ -214,6 +242,15 @@ def test_a_soak_of_kills_never_tears_a_file_and_ends_with_everything_saved(place
     sidecar = place.start()
     assert {str(p.relative_to(place.home)): p.read_bytes() for p in place.home.glob("d*/*")} == shadow.now
     assert place.end(sidecar) == 0
+
+
+def _check_nothing_older_is_missing(place: Place, shadow: _Shadow, before_s: float) -> None:
+    """What had not changed since ``before_s`` is in the mirror."""
+    for name, content in shadow.now.items():
+        if shadow.since[name] < before_s:
+            path = place.mirror / name
+            assert path.exists(), f"{name} is lost, though it was there for {_PROMISE_S} s"
+            assert path.read_bytes() == content, f"{name} is not what it was for {_PROMISE_S} s"
 
 
 def _check_whole(place: Place, shadow: _Shadow, number: int) -> None:
