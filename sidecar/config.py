@@ -6,7 +6,6 @@ directions stand side by side here, and ``from_environ(to_environ(s)) == s`` for
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -82,6 +81,8 @@ class Settings:
         """The socket of the sidecar of this home, Persist and server: found without touching any of them."""
         if self.socket:
             return self.socket
+        import hashlib  # 3.5 MB of memory, of which a sidecar that is told its socket needs nothing
+
         key = "\0".join((self.home, self.persist, self.server)).encode("utf-8", "surrogateescape")
         return os.path.join(_run_directory(), hashlib.sha256(key).hexdigest()[:24] + ".sock")
 

@@ -96,6 +96,7 @@ class Engine:
         self._troubles = 0
         self._not_before_s = 0.0
         self._room_next_s = 0.0
+        self._ending = False
         self._look_next_s = clock.monotonic()
         self._free_bytes: int | None = None
         self._queued_since_s: float | None = None
@@ -149,6 +150,8 @@ class Engine:
             if self._clock.monotonic() >= self._look_next_s:
                 self._look_at_place()
             self.saver.step()
+            if not len(self.saver) and not self._ending:
+                self.store.tidy()
             self._note_room()
         except DestinationError as error:
             if self.trouble is None or self.trouble.errno != error.errno:
@@ -266,6 +269,7 @@ class Engine:
 
     def drain(self, out_of_time: Callable[[], bool]) -> int:
         """Everything changed is safe, or is listed as left behind; the exit code that says which."""
+        self._ending = True
         self.saver.cancelled = out_of_time
         self.finder.catch_up(1.0)
         self._doubt_mirror()

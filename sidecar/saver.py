@@ -268,7 +268,7 @@ class Saver:
     def _is_moved(self, old: bytes, new: bytes) -> bool:
         """Whether the home has now at ``new`` what it had at ``old``, and the mirror has nothing of ours there."""
         index = self._store.index
-        if index.get(old) is None or index.get(new) is not None or not self._is_gone(old):
+        if index.get(old) is None or index.get(new) is not None or any(index.below(new)) or not self._is_gone(old):
             return False
         entry = self._look(new)
         return entry is not None and entry.kind is Kind.DIRECTORY and not self._finder.is_left_out(new)

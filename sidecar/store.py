@@ -267,7 +267,6 @@ class Store:
             self._journal.append(records.safe_record(path, entry) for path, entry in batch)
         for path, entry in batch:
             self.index.put(path, entry, held=True)
-        self._compact()
 
     def move(self, move: Move) -> bool:
         """A directory with all in it is renamed in the mirror, by one rename; whether it could be done so.
@@ -327,7 +326,6 @@ class Store:
             self._journal.append(records.removed_record(path) for path in known)
         for path in known:
             self.index.remove(path)
-        self._compact()
         return [Removed(path) for path in known]
 
     def _take_out(self, known: Mapping[bytes, Entry], now_ns: int, changed: set[bytes]) -> None:
@@ -377,9 +375,9 @@ class Store:
             with suppress(FileNotFoundError, NotADirectoryError):  # emptied and removed in the same batch
                 yield self.place.layout.root.directory(path)
 
-    def _compact(self) -> None:
-        live = len(self.index)
-        if self._journal.is_bloated(live):
+    def tidy(self) -> None:
+        """A journal that is mostly history is written anew. It takes seconds for a million files: for idle moments."""
+        if self._journal.is_bloated(len(self.index)):
             with destination():
                 self._journal.rewrite(self.index, self.session)
 

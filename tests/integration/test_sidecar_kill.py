@@ -152,8 +152,19 @@ _LONG_EVERY = 20
 """So often a sidecar lives longer than the promise, which can be checked then."""
 
 
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+_EMPTY = _digest(b"")
+
+
+def _content(path: Path) -> bytes:
+    return _digest(path.read_bytes())
+
+
 class _Shadow:
-    """Everything that was ever written to each path, and what the user left there last."""
+    """Everything that was ever written to each path, and what the user left there last; contents by their digest."""
 
     def __init__(self, home: Path, rng: random.Random) -> None:
         self.home, self.rng = home, rng
@@ -199,15 +210,16 @@ class _Shadow:
 
     def _write(self, name: str) -> None:
         self.count += 1
-        content = b"%d:" % self.count + self.rng.randbytes(self.rng.choice([0, 10, 5000, 300_000]))
+        data = b"%d:" % self.count + self.rng.randbytes(self.rng.choice([0, 10, 5000, 300_000]))
+        content = _digest(data)
         path = self.home / name
         path.parent.mkdir(exist_ok=True)
         self.ever.setdefault(name, set()).add(content)
         if self.rng.random() < 0.5:
-            path.write_bytes(content)
+            path.write_bytes(data)
         else:
             fresh = path.with_name(".fresh")
-            fresh.write_bytes(content)
+            fresh.write_bytes(data)
             fresh.rename(path)
             self.ever.setdefault(str(fresh.relative_to(self.home)), set()).add(content)
         self.now[name] = content
@@ -236,11 +248,11 @@ def test_a_soak_of_kills_never_tears_a_file_and_ends_with_everything_saved(place
     while place.flush()["brake"]:
         place.flush(accept_deletions=True)
     assert place.end(sidecar) == 0
-    saved = {str(p.relative_to(place.mirror)): p.read_bytes() for p in place.mirror.rglob("*") if p.is_file()}
+    saved = {str(p.relative_to(place.mirror)): _content(p) for p in place.mirror.rglob("*") if p.is_file()}
     assert saved == shadow.now
     place.new_home()
     sidecar = place.start()
-    assert {str(p.relative_to(place.home)): p.read_bytes() for p in place.home.glob("d*/*")} == shadow.now
+    assert {str(p.relative_to(place.home)): _content(p) for p in place.home.glob("d*/*")} == shadow.now
     assert place.end(sidecar) == 0
 
 
@@ -250,7 +262,7 @@ def _check_nothing_older_is_missing(place: Place, shadow: _Shadow, before_s: flo
         if shadow.since[name] < before_s:
             path = place.mirror / name
             assert path.exists(), f"{name} is lost, though it was there for {_PROMISE_S} s"
-            assert path.read_bytes() == content, f"{name} is not what it was for {_PROMISE_S} s"
+            assert _content(path) == content, f"{name} is not what it was for {_PROMISE_S} s"
 
 
 def _check_whole(place: Place, shadow: _Shadow, number: int) -> None:
@@ -258,9 +270,8 @@ def _check_whole(place: Place, shadow: _Shadow, number: int) -> None:
     for path in place.mirror.rglob("*"):
         if path.is_file():
             name = str(path.relative_to(place.mirror))
-            content = path.read_bytes()
             # A file rewritten in place is empty for a moment, and that is one of its contents.
-            assert content in shadow.ever.get(name, set()) or content == b"", f"{name} is torn in round {number}"
+            assert _content(path) in {_EMPTY, *shadow.ever.get(name, set())}, f"{name} is torn in round {number}"
 
 
 def _check_versions(place: Place, shadow: _Shadow) -> None:
@@ -268,5 +279,4 @@ def _check_versions(place: Place, shadow: _Shadow) -> None:
     for path in versions.rglob("*Z_*Z*"):
         if path.is_file():
             name = str(path.parent.relative_to(versions))
-            content = path.read_bytes()
-            assert content in shadow.ever.get(name, set()) or content == b"", f"an earlier {name} is torn"
+            assert _content(path) in {_EMPTY, *shadow.ever.get(name, set())}, f"an earlier {name} is torn"
