@@ -13,6 +13,12 @@ from typing import Any
 from sidecar.clock import Clock
 from sidecar.fsops import FileSystem
 
+SYNCED_AS_A_WHOLE = 0xEF53
+"""The type of ext4: a batch is made durable by one ``sync_file_system``."""
+SYNCED_BY_FILE = 0x6969
+"""The type of NFS: every file and directory of a batch has an ``fsync`` of its own."""
+MODES = {"as a whole": SYNCED_AS_A_WHOLE, "by file": SYNCED_BY_FILE}
+
 
 class Killed(BaseException):
     """The process ends here: nobody catches it, and nothing it wanted to do afterwards happens."""
@@ -33,32 +39,67 @@ class Fault:
     """``before`` or ``after`` its work."""
 
 
+NO_FAULT = Fault()
+
 _WRITING = frozenset(
-    {"write", "copy_range", "fsync", "truncate", "rename", "link", "symlink", "mkdir", "open_unnamed", "link_unnamed"}
+    {"write", "copy_range", "fsync", "sync_file_system", "truncate", "rename", "link", "symlink", "mkdir"}
+    | {"open_unnamed", "link_unnamed"}
 )
+_GENERATORS = frozenset({"entries", "chosen", "chosen_kinds"})
+"""Their work is done while somebody iterates: after the call is before the work."""
 
 
 class FaultyFileSystem(FileSystem):
-    """Counts the calls and lets ``fault`` happen. ``fsync`` costs nothing here: no power cut is played."""
+    """Counts the calls and lets ``fault`` happen. A sync costs nothing here: no power cut is played."""
 
-    def __init__(self, fault: Fault = Fault()) -> None:
+    def __init__(
+        self, fault: Fault = NO_FAULT, *, kind: int = SYNCED_AS_A_WHOLE, armed: bool = True, thread: str = ""
+    ) -> None:
+        """Only the calls of threads count whose names begin with ``thread``."""
         self.fault = fault
+        self.kind = kind
+        """What it says its type is: it decides how a batch is made durable."""
+        self._armed, self._thread = armed, thread
+        self._counted = 0
         self.calls: list[str] = []
         self.happened = False
+        self.thread = ""
+        """The name of the thread whose call had the fault."""
         self._dead = False
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._busy = 0
         self._open: set[int] = set()
+
+    def arm(self) -> None:
+        """The calls are counted from here, where ``armed`` was not set from the beginning."""
+        if not self._armed:
+            self.calls.clear()
+            self._counted = 0
+            self._armed = True
 
     def perform(self, name: str, call: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
         """The call ``name``, or its fault."""
         with self._lock:
             if self._dead:
                 raise Killed
+            self._busy += 1
+        try:
+            return self._perform(name, call, *args, **keywords)
+        finally:
+            with self._lock:
+                self._busy -= 1
+                self._lock.notify_all()
+
+    def _perform(self, name: str, call: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
+        with self._lock:
             self.calls.append(name)
-            now = len(self.calls) == self.fault.at
-            again = self.fault.lasting and len(self.calls) > self.fault.at and name in _WRITING
-            self.happened = self.happened or now
-            if (now and self.fault.killed == "before") or (now and self.fault.killed == "after" and name == "entries"):
+            counts = threading.current_thread().name.startswith(self._thread)
+            self._counted += counts
+            now = self._armed and counts and self._counted == self.fault.at
+            again = self.fault.lasting and self.happened and not now and name in _WRITING
+            if now:
+                self.happened, self.thread = True, threading.current_thread().name
+            if now and (self.fault.killed == "before" or (self.fault.killed == "after" and name in _GENERATORS)):
                 self._dead = True
                 raise Killed
         if (now or again) and self.fault.number:
@@ -78,7 +119,7 @@ class FaultyFileSystem(FileSystem):
     def _opened(self, call: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
         result = call(self, *args, **keywords)
         name = call.__name__
-        if name in ("open", "open_unnamed"):
+        if name in ("open", "open_unnamed", "duplicate"):
             self._open.add(result)
         elif name == "close":
             self._open.discard(args[0])
@@ -87,11 +128,22 @@ class FaultyFileSystem(FileSystem):
     def fsync(self, fd: int) -> None:
         """Only counted."""
 
+    def sync_file_system(self, fd: int) -> None:
+        """Only counted."""
+
+    def file_system_type(self, fd: int) -> int:  # noqa: ARG002  the call's signature
+        """What the test wants it to be."""
+        return self.kind
+
     def bury(self) -> None:
-        """What the dead left open is closed, as the kernel does it."""
+        """What the dead left open is closed, as the kernel does it, when nobody works with it any more."""
+        with self._lock:
+            self._dead = True
+            self._lock.wait_for(lambda: not self._busy)
         for fd in self._open:
             with suppress(OSError):
                 os.close(fd)
+        self._open.clear()
 
 
 def _counted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -101,9 +153,11 @@ def _counted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
-for _name, _call in vars(FileSystem).items():
-    if not _name.startswith("_"):
-        setattr(FaultyFileSystem, _name, _counted(_name, vars(FaultyFileSystem).get(_name, _call)))
+CALLS = frozenset(name for name in vars(FileSystem) if not name.startswith("_"))
+"""Every call that the sidecar can make."""
+
+for _name in CALLS:
+    setattr(FaultyFileSystem, _name, _counted(_name, vars(FaultyFileSystem).get(_name, vars(FileSystem)[_name])))
 
 
 class SwiftClock(Clock):
