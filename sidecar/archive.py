@@ -11,20 +11,20 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import NamedTuple
 
-from sidecar import journal
+from sidecar.backup import journal
+from sidecar.backup.index import Index
+from sidecar.backup.journal import JournalUnreadable
+from sidecar.backup.mirror import read_mirror
+from sidecar.backup.moves import Moves
+from sidecar.backup.persist import Layout, mirror_of, state_of
+from sidecar.backup.places import Places, Stay, is_within
+from sidecar.backup.versions import GONE, Version, versions_in, walk
 from sidecar.clock import Clock
 from sidecar.config import Settings
 from sidecar.entry import Entry, Kind, join, legible, name_of, parent
 from sidecar.errors import NothingToRestore, PersistMissing, UsageError
 from sidecar.fsops import FileSystem
-from sidecar.index import Index
-from sidecar.journal import JournalUnreadable
-from sidecar.mirror import read_mirror
-from sidecar.moves import Moves
-from sidecar.persist import Layout, mirror_of, state_of
-from sidecar.places import Places, Stay, is_within
 from sidecar.restore import Wanted
-from sidecar.versions import GONE, Version, versions_in, walk
 
 _TICK_NS = 1000
 """Stored times, and those that people give, are in whole microseconds; those in the journal are finer."""

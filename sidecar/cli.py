@@ -14,12 +14,12 @@ import click
 
 from sidecar import errors
 from sidecar.archive import Archive, Past, home_path
+from sidecar.backup.persist import persist_errors
 from sidecar.clock import Clock, iso, parse_time
 from sidecar.config import Settings, from_environ
 from sidecar.entry import legible
 from sidecar.errors import SidecarError, UsageError, WriterActive
 from sidecar.fsops import FileSystem, Tree
-from sidecar.persist import persist_errors
 from sidecar.restore import Kept, Restored, Restorer, Result, Wanted, in_order
 from sidecar.server import ask
 from sidecar.signals import Signals
@@ -106,8 +106,8 @@ def run(settings: Settings) -> int:
 @_with_settings
 def backup(settings: Settings, accept_deletions: bool) -> int:
     """Save everything once. Beside a running sidecar, ask it to."""
+    from sidecar.backup.persist import check_mounted
     from sidecar.lifecycle import back_up_once
-    from sidecar.persist import check_mounted
 
     check_mounted(settings)
     try:

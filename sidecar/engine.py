@@ -9,25 +9,27 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
-from sidecar import errors, ignore, left_behind
+from sidecar import errors
+from sidecar.backup import left_behind
+from sidecar.backup.persist import explain, persist_errors
+from sidecar.backup.store import Store
 from sidecar.clock import Clock, iso
 from sidecar.config import Settings
 from sidecar.copy import FULL
 from sidecar.crew import Crew
-from sidecar.databases import Databases
 from sidecar.entry import legible
 from sidecar.errors import UsageError
-from sidecar.finder import Finder
 from sidecar.fsops import DestinationError, FileSystem, Tree
-from sidecar.links import make_save_link, session_of
-from sidecar.persist import explain, persist_errors
+from sidecar.home import ignore
+from sidecar.home.finder import Finder
+from sidecar.home.links import make_save_link, session_of
+from sidecar.home.scan import Scanner
 from sidecar.recover import Recovery, recover
-from sidecar.retry import delay_s
-from sidecar.saver import Saver
-from sidecar.scan import Scanner
+from sidecar.saving.retry import delay_s
+from sidecar.saving.saver import Saver
 from sidecar.select import Class, class_of
+from sidecar.sqlite.databases import Databases
 from sidecar.status import Status, path_fields, size_text
-from sidecar.store import Store
 
 log = logging.getLogger(__name__)
 

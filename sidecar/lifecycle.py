@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar import errors
+from sidecar.backup.persist import check_mounted
 from sidecar.clock import Clock
 from sidecar.config import Settings
 from sidecar.engine import Engine
 from sidecar.fsops import FileSystem
-from sidecar.persist import check_mounted
 from sidecar.server import answering, only_writer
 from sidecar.signals import Signals
 from sidecar.status import Status, read_report

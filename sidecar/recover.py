@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from sidecar.backup.persist import mirror_of
+from sidecar.backup.store import Store
 from sidecar.entry import Entry, Kind, join, legible, name_of, parent
 from sidecar.fsops import FileSystem, Tree
-from sidecar.persist import mirror_of
+from sidecar.home.scan import Scanner
 from sidecar.restore import Kept, Missing, NotRestored, Restored, Restorer, Wanted, in_order
-from sidecar.scan import Scanner
-from sidecar.store import Store
 
 log = logging.getLogger(__name__)
 

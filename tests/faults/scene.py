@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from sidecar import journal
 from sidecar.archive import Archive
+from sidecar.backup import journal
+from sidecar.backup.journal import JournalUnreadable, Replayed
 from sidecar.config import Settings
 from sidecar.engine import Engine
 from sidecar.entry import Kind
 from sidecar.errors import EXIT_SAFE, NothingToRestore, SidecarError
 from sidecar.fsops import FileSystem
-from sidecar.journal import JournalUnreadable, Replayed
 from tests.faults.faulty import SYNCED_AS_A_WHOLE, FaultyFileSystem, Killed, SwiftClock
 
 OUT_OF_TIME_S = 30.0

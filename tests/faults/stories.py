@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.engine import Engine
-from sidecar.jobs import APART_BYTES
-from sidecar.watch import What
+from sidecar.home.watch import What
+from sidecar.saving.jobs import APART_BYTES
 from tests.faults.faulty import FaultyFileSystem
 from tests.faults.scene import OUT_OF_TIME_S, Content, Scene, Story
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.errors import EXIT_SAFE
-from sidecar.watch import What
+from sidecar.home.watch import What
 from tests.faults.faulty import MODES, FaultyFileSystem
 from tests.faults.scene import OUT_OF_TIME_S, STATE, Scene, files, read, save
 from tests.faults.stories import LARGE, User

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import journal
+from sidecar.backup import journal
+from sidecar.backup.journal import Replayed
 from sidecar.errors import EXIT_SAFE
-from sidecar.journal import Replayed
 from tests.faults.disk import WORST, Disk, Fate, Found, Told, by_chance, contents, put_down
 from tests.faults.faulty import MODES, NO_FAULT, Fault
 from tests.faults.recording import Record, RecordingFileSystem

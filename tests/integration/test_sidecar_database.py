@@ -17,9 +17,9 @@ import pytest
 
 from sidecar.clock import Clock
 from sidecar.copy import Cancelled
-from sidecar.database_copy import Busy, Copied, DatabaseCopier, Ordinary, TooLarge, Uncopied
-from sidecar.database_process import Request, Word, ask
 from sidecar.fsops import FileSystem
+from sidecar.sqlite.copy import Busy, Copied, DatabaseCopier, Ordinary, TooLarge, Uncopied
+from sidecar.sqlite.process import Request, Word, ask
 from tests.processes import wait_until
 
 _WRITER = Path(__file__).with_name("database_writer.py")
@@ -366,7 +366,7 @@ def test_no_process_outlives_its_deadline(desk: Desk) -> None:
     assert "more than 0 s" in answer.reason
     assert time.monotonic() - started_s < 2.0
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    assert [pid for pid in children if b"database_helper" in Path(f"/proc/{pid}/cmdline").read_bytes()] == []
+    assert [pid for pid in children if b"sqlite/helper.py" in Path(f"/proc/{pid}/cmdline").read_bytes()] == []
     with suppress(ChildProcessError):
         assert os.waitpid(-1, os.WNOHANG) == (0, 0)
 

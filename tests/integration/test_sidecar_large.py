@@ -14,7 +14,7 @@ from sidecar.config import Settings
 from sidecar.engine import Engine
 from sidecar.errors import EXIT_SAFE
 from sidecar.fsops import FileSystem
-from sidecar.jobs import APART_BYTES
+from sidecar.saving.jobs import APART_BYTES
 from tests.processes import Place, wait_until
 
 _LARGE = 4 * APART_BYTES

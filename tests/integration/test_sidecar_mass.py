@@ -36,7 +36,7 @@ def _fill(home: Path, count: int = FILES) -> None:
 
 def _porters(pid: int) -> list[int]:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(word) for word in children if b"sidecar.porter_process" in Path(f"/proc/{word}/cmdline").read_bytes()]
+    return [int(word) for word in children if b"porter_process" in Path(f"/proc/{word}/cmdline").read_bytes()]
 
 
 def _same(place: Place) -> bool:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
+from sidecar.backup.moves import Move
+from sidecar.backup.places import is_within
 from sidecar.entry import ancestors
-from sidecar.moves import Move
-from sidecar.places import is_within
 
 TICK_NS = 1000
 _NAMES = [b"a", b"b", b"c", b"a-", b"a0"]

@@ -14,18 +14,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from sidecar.archive import Archive, Past
+from sidecar.backup.index import Index
+from sidecar.backup.journal import Journal
+from sidecar.backup.moves import Moves
+from sidecar.backup.persist import Layout
+from sidecar.backup.places import is_within
+from sidecar.backup.versions import Span, version_name
 from sidecar.clock import Clock, iso, parse_time
 from sidecar.config import Settings
 from sidecar.entry import Entry, Kind
 from sidecar.errors import NothingToRestore
 from sidecar.fsops import FileSystem
-from sidecar.index import Index
-from sidecar.journal import Journal
-from sidecar.moves import Moves
-from sidecar.persist import Layout
-from sidecar.places import is_within
 from sidecar.restore import Wanted
-from sidecar.versions import Span, version_name
 from tests.unit.sidecar.histories import TICK_NS, History, Step, steps
 
 _S = 10**9

@@ -1,8 +1,8 @@
 """What the watch told: one entry a path, and what is lost is known to be lost."""
 
-from sidecar.changes import Changes
-from sidecar.moves import Move
-from sidecar.watch import What
+from sidecar.backup.moves import Move
+from sidecar.home.changes import Changes
+from sidecar.home.watch import What
 
 
 def test_only_the_first_change_wakes() -> None:

@@ -14,10 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import database_helper
 from sidecar.clock import Clock
 from sidecar.copy import Cancelled
-from sidecar.database import (
+from sidecar.entry import Entry
+from sidecar.fsops import DestinationError, FileSystem
+from sidecar.sqlite import helper as database_helper
+from sidecar.sqlite.copy import Busy, Copied, DatabaseCopier, Ordinary, TooLarge, Uncopied
+from sidecar.sqlite.files import (
     changed_with,
     companion_of,
     companions_of,
@@ -28,10 +31,7 @@ from sidecar.database import (
     part_of,
     with_logs,
 )
-from sidecar.database_copy import Busy, Copied, DatabaseCopier, Ordinary, TooLarge, Uncopied
-from sidecar.database_process import Answer, Request, Word, ask
-from sidecar.entry import Entry
-from sidecar.fsops import DestinationError, FileSystem
+from sidecar.sqlite.process import Answer, Request, Word, ask
 from tests.faults.faulty import Fault, FaultyFileSystem, SwiftClock
 from tests.processes import CHECKOUT
 
@@ -366,7 +366,7 @@ def test_a_file_that_was_not_meant_makes_a_copy_worthless(tmp_path: Path) -> Non
 
 _CONFINED = """
 import os
-from sidecar import database_helper as h
+from sidecar.sqlite import helper as h
 fd = os.open("in", os.O_RDONLY)
 h.confine({fd: h._READ_FILE})
 made = os.O_WRONLY | os.O_CREAT

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sidecar.ignore import MAX_PARTS, MAX_PATTERN_BYTES, LeftOut, Place, Rules
+from sidecar.home.ignore import MAX_PARTS, MAX_PATTERN_BYTES, LeftOut, Place, Rules
 from sidecar.select import STUMP_PREFIX
 
 _MOUNTS = (b"Persist", b"Shared")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.backup.index import Index
 from sidecar.entry import Entry, Kind, join, name_of, parent
-from sidecar.index import Index
 from tests.unit.sidecar.models import entries, paths
 
 _FILE = Entry(Kind.FILE, 0o644, 5, 1, 2, 3, 4)

@@ -1,8 +1,8 @@
 """What is owed comes out in the order of what matters, and stays owed until it is safe."""
 
+from sidecar.backup.moves import Move
 from sidecar.entry import Entry, Kind
-from sidecar.jobs import APART_BYTES, Jobs, Wanted
-from sidecar.moves import Move
+from sidecar.saving.jobs import APART_BYTES, Jobs, Wanted
 
 
 def wanted(size: int = 100) -> Wanted:

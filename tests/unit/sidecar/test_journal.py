@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
 
-from sidecar import journal
+from sidecar.backup import journal
+from sidecar.backup.index import Index
+from sidecar.backup.journal import Journal, JournalUnreadable, Replayed, replay
 from sidecar.entry import Entry, Kind
 from sidecar.fsops import FileSystem
-from sidecar.index import Index
-from sidecar.journal import Journal, JournalUnreadable, Replayed, replay
 from tests.unit.sidecar.models import entries, paths
 
 _HEADER = struct.pack("<4sH", b"JHSJ", 1)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sidecar.archive import home_path
+from sidecar.backup.mounts import is_mount_point, mount_points
 from sidecar.config import Settings
 from sidecar.errors import UsageError
-from sidecar.mounts import is_mount_point, mount_points
 
 _TABLE = b"""\
 24 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sidecar import moves as module
+from sidecar.backup import moves as module
+from sidecar.backup.moves import Move, Moves, parse, record
+from sidecar.backup.retention import DAY_S
 from sidecar.fsops import FileSystem
-from sidecar.moves import Move, Moves, parse, record
-from sidecar.retention import DAY_S
 from tests.faults.faulty import Fault, FaultyFileSystem, Killed
 
 _S = 10**9

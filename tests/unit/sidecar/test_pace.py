@@ -1,6 +1,6 @@
 """A large file that changes all the time costs a bounded share of the time."""
 
-from sidecar.pace import Pace
+from sidecar.saving.pace import Pace
 
 
 def test_a_file_that_was_never_copied_waits_for_nothing() -> None:

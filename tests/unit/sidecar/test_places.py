@@ -7,8 +7,8 @@ from itertools import pairwise, permutations
 import pytest
 from hypothesis import given, settings
 
-from sidecar.moves import Move
-from sidecar.places import Places, Stay, is_within
+from sidecar.backup.moves import Move
+from sidecar.backup.places import Places, Stay, is_within
 from tests.unit.sidecar.histories import History, Step, steps
 
 

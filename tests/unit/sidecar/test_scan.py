@@ -13,8 +13,8 @@ import pytest
 
 from sidecar.entry import Kind
 from sidecar.fsops import FileSystem, Tree
-from sidecar.ignore import MAX_BYTES, NAME
-from sidecar.scan import Listing, Names, Pruned, Scanner
+from sidecar.home.ignore import MAX_BYTES, NAME
+from sidecar.home.scan import Listing, Names, Pruned, Scanner
 from sidecar.select import STUMP_PREFIX
 
 _MOUNTS = frozenset({b"Persist", b"Shared"})

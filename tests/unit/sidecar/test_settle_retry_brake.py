@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.brake import SMALL, WINDOW_S, Brake
-from sidecar.retry import LONGEST_S, Retry, delay_s
-from sidecar.settle import Settle
+from sidecar.home.settle import Settle
+from sidecar.saving.brake import SMALL, WINDOW_S, Brake
+from sidecar.saving.retry import LONGEST_S, Retry, delay_s
 
 
 def test_a_path_is_due_once_it_was_quiet() -> None:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.backup.retention import DAY_S, HOUR_S, LADDER, expired
+from sidecar.backup.versions import Span, parse_name, version_name, versions_in, walk
 from sidecar.fsops import FileSystem
-from sidecar.retention import DAY_S, HOUR_S, LADDER, expired
-from sidecar.versions import Span, parse_name, version_name, versions_in, walk
 
 _S = 10**9
 _YEAR_S = 365 * DAY_S

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from sidecar.moves import Move
-from sidecar.watch import What
+from sidecar.backup.moves import Move
+from sidecar.home.watch import What
 
 _MOST = 50_000
 """More paths than this that wait are lost events, and not a reason to run out of memory."""

@@ -7,15 +7,15 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sidecar import database_copy
 from sidecar.clock import Clock
 from sidecar.copy import Cancelled, Copier, Source, Staged
-from sidecar.database import ABSENT
-from sidecar.database_copy import DatabaseCopier
 from sidecar.entry import Entry, name_of
 from sidecar.fsops import DestinationError, FileSystem
-from sidecar.jobs import Wanted
 from sidecar.outcome import ChangedWhileReading, Failed, Skipped, Vanished
+from sidecar.saving.jobs import Wanted
+from sidecar.sqlite import copy as database_copy
+from sidecar.sqlite.copy import DatabaseCopier
+from sidecar.sqlite.files import ABSENT
 
 WIDTH = 2
 """One very large file must not keep all others from being saved; more would only share the same bandwidth."""

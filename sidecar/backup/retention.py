@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sidecar.versions import Span
+from sidecar.backup.versions import Span
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
 

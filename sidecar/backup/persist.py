@@ -12,12 +12,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sidecar.backup.mounts import is_mount_point
 from sidecar.clock import Clock, iso, stamp
 from sidecar.config import Settings
 from sidecar.entry import name_of, parent
 from sidecar.errors import PersistError, PersistForeign, PersistMissing
 from sidecar.fsops import FileSystem, Tree, read_file, sync_directory, write_file
-from sidecar.mounts import is_mount_point
 
 FORMAT = 1
 MIRRORS = b"Backup"

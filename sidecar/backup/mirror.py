@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from sidecar.backup.index import Index
+from sidecar.backup.persist import Layout, mirror_of
 from sidecar.entry import Entry, Kind, join
 from sidecar.fsops import FileSystem
-from sidecar.index import Index
-from sidecar.persist import Layout, mirror_of
 
 
 def read_mirror(fs: FileSystem, layout: Layout) -> Index:

@@ -7,8 +7,8 @@ from collections.abc import Container, Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
+from sidecar.backup.moves import Move
 from sidecar.entry import Entry
-from sidecar.moves import Move
 from sidecar.select import class_of
 
 APART_BYTES = 16 << 20

@@ -6,20 +6,20 @@ import errno
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
-from sidecar.changes import Changes
+from sidecar.backup.index import Index
+from sidecar.backup.moves import Move
 from sidecar.clock import Clock
 from sidecar.config import Settings
-from sidecar.databases import Databases
 from sidecar.entry import Entry, Kind, join, name_of, parent
 from sidecar.fsops import Tree
-from sidecar.index import Index
-from sidecar.moves import Move
+from sidecar.home.changes import Changes
+from sidecar.home.scan import Listing, Pruned, Scanner
+from sidecar.home.settle import Settle
+from sidecar.home.skips import Skips
+from sidecar.home.survey import Survey
+from sidecar.home.watch import Watch, What
 from sidecar.outcome import Skipped
-from sidecar.scan import Listing, Pruned, Scanner
-from sidecar.settle import Settle
-from sidecar.skips import Skips
-from sidecar.survey import Survey
-from sidecar.watch import Watch, What
+from sidecar.sqlite.databases import Databases
 
 _SCAN_SHARE = 0.004
 """The share of one core that the periodic walk may take: a large home is walked less often (FACTS 3)."""

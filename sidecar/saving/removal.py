@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
-from sidecar.brake import Brake
+from sidecar.backup.store import Store
 from sidecar.clock import Clock
 from sidecar.entry import Kind
-from sidecar.store import Store
+from sidecar.saving.brake import Brake
 
 log = logging.getLogger(__name__)
 

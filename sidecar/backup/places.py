@@ -11,8 +11,8 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from sidecar.backup.moves import Move
 from sidecar.entry import ancestors, join, name_of, parent
-from sidecar.moves import Move
 
 
 @dataclass(frozen=True, slots=True)

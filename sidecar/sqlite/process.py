@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from sidecar.entry import visible
 
-_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "database_helper.py")
+_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "helper.py")
 _LOOK_MS = 50
 _LONGEST_ANSWER = 1024
 _END_S = 1.0
@@ -51,7 +51,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """``backup`` of a live database, or ``recover`` of a staged one: what ``database_helper`` does.
+    """``backup`` of a live database, or ``recover`` of a staged one: what ``helper`` does.
 
     Names are single components in the directory before them; descriptors must stay open until the answer.
     """

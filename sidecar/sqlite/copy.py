@@ -19,10 +19,10 @@ from typing import Self
 
 from sidecar.clock import Clock
 from sidecar.copy import Cancelled, untouched
-from sidecar.database import ABSENT, COMPANION_SUFFIXES, is_header, logs_of, with_logs
-from sidecar.database_process import Answer, Request, Word, ask
 from sidecar.entry import Entry
 from sidecar.fsops import CREATE_FLAGS, READ_FLAGS, DestinationError, FileSystem, copy_content, destination, write_all
+from sidecar.sqlite.files import ABSENT, COMPANION_SUFFIXES, is_header, logs_of, with_logs
+from sidecar.sqlite.process import Answer, Request, Word, ask
 
 _PATIENCE_S = 10
 _SLOWEST_BYTES_S = 20e6

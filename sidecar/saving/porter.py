@@ -22,9 +22,9 @@ from sidecar.clock import Clock
 from sidecar.copy import Staged
 from sidecar.entry import Entry
 from sidecar.fsops import DestinationError
-from sidecar.jobs import Wanted
 from sidecar.outcome import ChangedWhileReading, Failed, Skipped, Vanished
-from sidecar.porter_process import Reply, Task, read_frame, write_frame
+from sidecar.saving.jobs import Wanted
+from sidecar.saving.porter_process import Reply, Task, read_frame, write_frame
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class Porter:
                 sys.executable,
                 "-P",
                 "-m",
-                "sidecar.porter_process",
+                "sidecar.saving.porter_process",
                 *map(str, (*self._descriptors, self._max_file_bytes)),
             ],
             stdin=subprocess.PIPE,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sidecar.database import (
+from sidecar.entry import Entry, join, name_of, parent
+from sidecar.fsops import FileSystem, Tree
+from sidecar.outcome import Skipped
+from sidecar.sqlite.files import (
     changed_with,
     companion_of,
     fold,
@@ -12,9 +15,6 @@ from sidecar.database import (
     part_of,
     with_logs,
 )
-from sidecar.entry import Entry, join, name_of, parent
-from sidecar.fsops import FileSystem, Tree
-from sidecar.outcome import Skipped
 
 _MOST = 10_000
 

@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 
+from sidecar.backup.retention import LADDER
 from sidecar.fsops import FileSystem, read_file, sync_directory, write_all, write_file
-from sidecar.retention import LADDER
 
 NAME = b"moves"
 

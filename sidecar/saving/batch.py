@@ -6,14 +6,14 @@ import errno
 from collections.abc import Iterable, Sequence
 from functools import partial
 
+from sidecar.backup.store import Store
 from sidecar.copy import FULL, Cancelled, Copier, Source, Staged, does_not_fit
 from sidecar.crew import Crew, Timed
 from sidecar.entry import Entry, name_of, parent
 from sidecar.fsops import READ_FLAGS, DestinationError, FileSystem, Tree
-from sidecar.jobs import Wanted
-from sidecar.lane import Copied
 from sidecar.outcome import Failed, Outcome, Saved, Vanished
-from sidecar.store import Store
+from sidecar.saving.jobs import Wanted
+from sidecar.saving.lane import Copied
 
 File = tuple[bytes, Wanted]
 

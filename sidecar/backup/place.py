@@ -7,12 +7,12 @@ import itertools
 import os
 from collections.abc import Callable
 
+from sidecar.backup.persist import Layout, check_mounted, mirror_of, state_of
 from sidecar.clock import Clock
 from sidecar.config import Settings
 from sidecar.entry import Entry, join, name_of, parent
 from sidecar.errors import PersistError
 from sidecar.fsops import FileSystem
-from sidecar.persist import Layout, check_mounted, mirror_of, state_of
 
 NOTHING_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 """What a look at a path says when nothing of ours stands there."""

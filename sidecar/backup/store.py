@@ -16,26 +16,26 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sidecar import journal as records
+from sidecar.backup import journal as records
+from sidecar.backup.durable import Durable
+from sidecar.backup.index import Index
+from sidecar.backup.journal import Journal, JournalUnreadable
+from sidecar.backup.keeper import Keeper
+from sidecar.backup.mirror import read_mirror
+from sidecar.backup.moves import Move, Moves
+from sidecar.backup.place import Place
+from sidecar.backup.versions import Span
 from sidecar.clock import Clock
 from sidecar.config import Settings
 from sidecar.copy import Staged, same_content
 from sidecar.crew import Crew
-from sidecar.durable import Durable
 from sidecar.entry import Entry, Kind, ancestors, name_of, parent
 from sidecar.fsops import (
     READ_FLAGS,
     FileSystem,
     destination,
 )
-from sidecar.index import Index
-from sidecar.journal import Journal, JournalUnreadable
-from sidecar.keeper import Keeper
-from sidecar.mirror import read_mirror
-from sidecar.moves import Move, Moves
 from sidecar.outcome import Removed, Saved
-from sidecar.place import Place
-from sidecar.versions import Span
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,10 @@ import stat
 from collections.abc import Collection, Iterable, Set
 from dataclasses import dataclass
 
-from sidecar import ignore, select
+from sidecar import select
 from sidecar.entry import Entry, Kind, join, name_of, parent
 from sidecar.fsops import READ_FLAGS, FileSystem, Tree, read_file
+from sidecar.home import ignore
 from sidecar.outcome import Skipped
 
 _MOST_PLACES = 2000

@@ -24,10 +24,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 
+from sidecar.backup.frames import framed, payloads
+from sidecar.backup.index import Index
 from sidecar.entry import PACKED_BYTES, Entry, Kind, name_of, parent
-from sidecar.frames import framed, payloads
 from sidecar.fsops import CREATE_FLAGS, FileSystem, sync_directory, write_all
-from sidecar.index import Index
 
 FORMAT = 1
 NAME = b"journal"

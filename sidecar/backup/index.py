@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from itertools import compress
 
-from sidecar.bucket import (
+from sidecar.backup.bucket import (
     EMPTY,
     MOST_NAMES,
     RECORD_BYTES,

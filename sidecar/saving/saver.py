@@ -9,27 +9,27 @@ import logging
 import resource
 from collections.abc import Callable, Iterable
 
-from sidecar.batch import BatchCopier
+from sidecar.backup.moves import Move
+from sidecar.backup.store import Store
 from sidecar.clock import Clock
 from sidecar.config import Settings
 from sidecar.copy import FULL, Cancelled, Copier, Staged, does_not_fit
 from sidecar.crew import Crew
-from sidecar.database import COMPANION_SUFFIXES, companions_of
-from sidecar.database_copy import DatabaseCopier
 from sidecar.entry import Entry, Kind, ancestors, legible, parent
-from sidecar.finder import GONE, Finder
 from sidecar.fsops import DestinationError, FileSystem, Tree
-from sidecar.jobs import APART_BYTES, Jobs, Wanted
-from sidecar.lane import Arrived, Lane
-from sidecar.moves import Move
+from sidecar.home.finder import GONE, Finder
+from sidecar.home.scan import Scanner
 from sidecar.outcome import ChangedWhileReading, Failed, Outcome, Saved, Skipped, Vanished
-from sidecar.pace import Pace
-from sidecar.porter import WORTHWHILE, Delivered, Porter, PorterGone
-from sidecar.removal import Removal
-from sidecar.retry import Retry
-from sidecar.scan import Scanner
+from sidecar.saving.batch import BatchCopier
+from sidecar.saving.jobs import APART_BYTES, Jobs, Wanted
+from sidecar.saving.lane import Arrived, Lane
+from sidecar.saving.pace import Pace
+from sidecar.saving.porter import WORTHWHILE, Delivered, Porter, PorterGone
+from sidecar.saving.removal import Removal
+from sidecar.saving.retry import Retry
 from sidecar.select import may_be_core
-from sidecar.store import Store
+from sidecar.sqlite.copy import DatabaseCopier
+from sidecar.sqlite.files import COMPANION_SUFFIXES, companions_of
 
 log = logging.getLogger(__name__)
 

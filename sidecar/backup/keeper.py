@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from sidecar import retention
+from sidecar.backup import retention
+from sidecar.backup.persist import state_of
+from sidecar.backup.place import Place
+from sidecar.backup.versions import Span, version_name, versions_in
 from sidecar.clock import Clock
 from sidecar.entry import ancestors, join, name_of, parent
 from sidecar.fsops import CREATE_FLAGS, DIRECTORY_FLAGS, READ_FLAGS, FileSystem, copy_extent, sync_directory
-from sidecar.persist import state_of
-from sidecar.place import Place
-from sidecar.versions import Span, version_name, versions_in
 
 _THIN_EVERY = 16
 """New versions of one path between two looks at what the retention rule lets go."""

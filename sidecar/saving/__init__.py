@@ -1,0 +1,1 @@
+"""How changes become safe: in which order, in which batches, by whose hands."""

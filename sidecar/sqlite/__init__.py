@@ -1,0 +1,1 @@
+"""SQLite databases with a log, each saved as one whole file."""
