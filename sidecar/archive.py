@@ -16,8 +16,8 @@ from sidecar.backup.index import Index
 from sidecar.backup.journal import JournalUnreadable
 from sidecar.backup.mirror import read_mirror
 from sidecar.backup.moves import Moves
+from sidecar.backup.path_history import PathHistory, Stay, is_within
 from sidecar.backup.persist import Layout, mirror_of, state_of
-from sidecar.backup.places import Places, Stay, is_within
 from sidecar.backup.versions import GONE, Version, versions_in, walk
 from sidecar.clock import Clock
 from sidecar.config import Settings
@@ -41,7 +41,7 @@ class Past:
 
 
 class _Content(NamedTuple):
-    """What lies on Persist at ``wanted.path``; that it was always there is for ``Places`` to say."""
+    """What lies on Persist at ``wanted.path``; that it was always there is for ``PathHistory`` to say."""
 
     wanted: Wanted
     from_ns: int
@@ -79,7 +79,7 @@ class Archive:
         self._versions = state_of(self.layout.server) + b"/versions"
         self.index = self._read_index()
         # After the index: a move that the index does not know yet does no harm, one that only the index knows does.
-        self._places = Places(Moves(fs, self._state()).read())
+        self._places = PathHistory(Moves(fs, self._state()).read())
 
     def _state(self) -> int:
         return self.layout.root.directory(state_of(self.layout.server))

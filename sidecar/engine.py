@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any
 
 from sidecar import errors
 from sidecar.backup import left_behind
@@ -15,7 +13,6 @@ from sidecar.backup.persist import explain, persist_errors
 from sidecar.backup.store import Store
 from sidecar.clock import Clock, iso
 from sidecar.config import Settings
-from sidecar.copy import FULL
 from sidecar.crew import Crew
 from sidecar.entry import legible
 from sidecar.errors import UsageError
@@ -24,35 +21,37 @@ from sidecar.home import ignore
 from sidecar.home.finder import Finder
 from sidecar.home.links import make_save_link, session_of
 from sidecar.home.scan import Scanner
+from sidecar.overview import Overview
 from sidecar.recover import Recovery, recover
-from sidecar.saving.retry import delay_s
 from sidecar.saving.saver import Saver
 from sidecar.select import Class, class_of
 from sidecar.sqlite.databases import Databases
 from sidecar.status import Status, path_fields, size_text
+from sidecar.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
 _LARGE_DRAIN_BYTES = 256 << 20
 """With more than this to copy at the end, what is owed is written down before it is begun."""
 _DRAIN_ROUNDS = 4
+_DRAIN_SCANS = 2
+"""Events may be lost while the first one goes on."""
 _BULK = 1000
 """More changes than this at once are a mass, and whatever changes after them goes first."""
 _PLANNED = 2048
 """As many paths of the backlog are looked at in one turn: it must not hold up what is fresh."""
 _ROOM = 3 * _PLANNED
 """A backlog waits while so much is being saved: one batch under way, one being committed, one ready."""
+_LISTED = 1000
+"""As many paths are named of what is left behind."""
+_RETRY_S = 0.5
+"""Persist in trouble is tried again so often when somebody waits for it."""
+_PAUSE_S = 0.1
+"""The longest wait that nothing interrupts: the end is to be in time."""
 _LOOK_EVERY_S = 10.0
 """Between two looks at whether the backup still lies where everybody looks for it, while something is saved."""
 _TOGETHER_S = 0.02
 """Events this close together are looked at together."""
-
-_PERSIST_STATES = {
-    errno.ENOSPC: "full",
-    errno.EDQUOT: "full",
-    errno.EROFS: "read-only",
-    errno.ESTALE: "stale",
-}
 
 
 class Engine:
@@ -70,7 +69,7 @@ class Engine:
             self.store = Store(fs, clock, settings, self._crew)
             make_save_link(fs, self.home.directory(b""), settings)
             self.store.begin_session(session_of(fs, self.home.directory(b""), clock))
-            self.left_behind = left_behind.read(fs, self.store.place.state_fd)
+            listed = left_behind.read(fs, self.store.place.state_fd)
         mounts = frozenset(os.fsencode(name) for name in settings.mounts)
         self.scanner = Scanner(fs, self.home, mounts, settings.max_file_bytes)
         self.finder = Finder(
@@ -94,14 +93,21 @@ class Engine:
             wake=wake,
         )
         self.recovery = Recovery()
-        self.trouble: DestinationError | None = None
-        self._troubles = 0
-        self._not_before_s = 0.0
+        self.trouble = Trouble(clock, settings.persist)
+        self.overview = Overview(
+            clock,
+            settings,
+            self.home,
+            scanner=self.scanner,
+            finder=self.finder,
+            saver=self.saver,
+            index=self.store.index,
+            trouble=self.trouble,
+        )
+        self.overview.left_behind = listed
         self._room_next_s = 0.0
         self._ending = False
         self._look_next_s = clock.monotonic()
-        self._free_bytes: int | None = None
-        self._queued_since_s: float | None = None
 
     def recover(self, cancelled: Callable[[], bool], progress: Callable[[int, int], None]) -> None:
         """The home has what the mirror has. Raises ``PersistError``."""
@@ -109,6 +115,7 @@ class Engine:
             self.recovery = recover(
                 self._fs, self.home, self.store, scanner=self.scanner, cancelled=cancelled, progress=progress
             )
+        self.overview.restored_files = self.recovery.files
         if self.recovery.files or self.recovery.failed:
             log.info("%d files are back in the home, %d could not be brought back", *self._recovered())
 
@@ -123,12 +130,11 @@ class Engine:
         now_s = self._clock.monotonic()
         # Both halves of a move, which come as two events.
         self._plan_fresh(self.finder.settle.take_due(now_s + _TOGETHER_S))
-        self.saver.plan([*self.saver.retry.take_due(now_s), *self.saver.pace.take_due(now_s)])
+        self.saver.planner.plan([*self.saver.books.retry.take_due(now_s), *self.saver.pace.take_due(now_s)])
         if self.finder.walk_due(now_s, len(self.saver)):
             self.finder.walk()
-        if len(self.saver) < _ROOM:
-            self.saver.plan_backlog(self.finder.take_backlog(_PLANNED))
-        if self.saver.can_step and now_s >= self._not_before_s:
+        self._plan_backlog()
+        if self.saver.can_step and now_s >= self.trouble.not_before_s:
             self._step()
         self.saver.porter.rest()
 
@@ -137,6 +143,10 @@ class Engine:
         moves, self.finder.moves = self.finder.moves, []
         self.saver.plan_moves(moves)
 
+    def _plan_backlog(self) -> None:
+        if len(self.saver) < _ROOM:
+            self.saver.planner.plan_backlog(self.finder.take_backlog(_PLANNED))
+
     def _plan_fresh(self, paths: Sequence[bytes]) -> None:
         if ignore.NAME in paths:
             self.finder.reload_rules()
@@ -144,7 +154,7 @@ class Engine:
             notebooks = [path for path in paths if class_of(path, 0) is Class.NOTEBOOK][:_BULK]
             self.finder.put_off(paths)
             paths = notebooks
-        self.saver.plan(paths)
+        self.saver.planner.plan(paths)
 
     def _step(self) -> bool:
         """Whether one batch was saved; on trouble with Persist it is kept, and tried again later."""
@@ -156,25 +166,20 @@ class Engine:
                 self.store.tidy()
             self._note_room()
         except DestinationError as error:
-            if self.trouble is None or self.trouble.errno != error.errno:
-                log.error("%s; what changed is kept in mind and tried again", explain(self._settings.persist, error))  # noqa: TRY400  the trace tells nothing
-            self.trouble = error
-            self._troubles += 1
-            self._not_before_s = self._clock.monotonic() + delay_s(self._troubles)
+            self.trouble.begin(error)
             return False
-        if self.trouble is not None:
-            log.info("Persist works again")
-        self.trouble, self._troubles = None, 0
+        self.trouble.end()
         if not len(self.saver):
-            self._queued_since_s = None
-        elif self._queued_since_s is None:
-            self._queued_since_s = self._clock.monotonic()
+            self.overview.queued_since_s = None
+        elif self.overview.queued_since_s is None:
+            self.overview.queued_since_s = self._clock.monotonic()
         return True
 
     def _look_at_place(self) -> None:
         """The backup lies where everybody looks for it; if it was taken away, everything waits to be saved again."""
         if self.store.ensure_in_place():
             log.error("the backup was taken away from Persist: everything is saved again")
+            self.saver.start_anew()
             self.finder.scan()
         self._look_next_s = self._clock.monotonic() + _LOOK_EVERY_S
 
@@ -182,7 +187,7 @@ class Engine:
         """Asked after saving only, and seldom: an idle sidecar leaves Persist alone."""
         now_s = self._clock.monotonic()
         if now_s >= self._room_next_s:
-            self._free_bytes = self.store.free_bytes()
+            self.overview.free_bytes = self.store.free_bytes()
             self._room_next_s = now_s + _LOOK_EVERY_S
 
     def _doubt_mirror(self) -> None:
@@ -207,10 +212,10 @@ class Engine:
             return now_s
         times = [self.finder.next_scan_s]
         if self.saver.can_step:
-            times.append(self._not_before_s)
+            times.append(self.trouble.not_before_s)
         for due_s in (
             self.finder.settle.next_due_s(),
-            self.saver.retry.next_due_s(),
+            self.saver.books.retry.next_due_s(),
             self.saver.pace.next_due_s(),
             self.saver.porter.next_due_s(),
         ):
@@ -225,30 +230,55 @@ class Engine:
         """
         self.finder.catch_up(catch_up_s)
         self._doubt_mirror()
-        self.finder.scan()
+        self.finder.begin_walk()
+        self._scan(out_of_time)
         self._save_waiting(out_of_time)
         if accept_deletions and self.saver.braked:
-            self.saver.accept_deletions()
+            try:
+                self.saver.accept_deletions()
+            except DestinationError as error:
+                self.trouble.begin(error)
 
     def flush_now(self, out_of_time: Callable[[], bool]) -> None:
         """What events have told of so far is safe or accounted for, settled or not."""
         self._save_waiting(out_of_time)
+
+    def _scan(self, out_of_time: Callable[[], bool]) -> None:
+        """The walk that has begun has ended, unless time runs out; what differs waits, or is saved already."""
+        while self.finder.is_walking and not out_of_time():
+            self.finder.walk()
+            self._plan_backlog()
+            if self.saver.can_step:
+                if not self._step():
+                    if self.trouble.is_full:
+                        self.finder.finish_walk()
+                        return
+                    self._wait_for_persist(out_of_time)
+            elif len(self.saver) >= _ROOM:
+                self.saver.wait(_PAUSE_S)
+
+    def _take_waiting(self) -> list[bytes]:
+        """What was found and not yet planned; if the user edited what is left out, more may be found."""
+        waiting = self.finder.take_waiting()
+        if ignore.NAME in waiting:
+            self.finder.reload_rules()
+        return waiting
 
     def _save_waiting(self, out_of_time: Callable[[], bool]) -> None:
         """Rounds, because a copy can meet a change; few, because the end must not chase its own tail.
 
         What failed before is tried once more, and what then fails has failed.
         """
-        again = [*self.saver.retry.take_all(), *self.saver.pace.take_all(), *self.finder.mapped()]
+        again = [*self.saver.books.retry.take_all(), *self.saver.pace.take_all(), *self.finder.mapped()]
         self.saver.pace.is_off = True
         try:
             for _ in range(_DRAIN_ROUNDS):
                 self._take_changes()
-                self.saver.plan(dict.fromkeys([*self.finder.take_waiting(), *self.saver.busy, *again]))
+                self.saver.planner.plan(dict.fromkeys([*self._take_waiting(), *self.saver.books.busy, *again]))
                 again = []
                 if not self._save_planned(out_of_time):
                     return
-                if not (self.finder.settle or self.finder.backlog or self.finder.moves or self.saver.busy):
+                if not (self.finder.settle or self.finder.backlog or self.finder.moves or self.saver.books.busy):
                     return
         finally:
             self.saver.pace.is_off = False
@@ -257,15 +287,20 @@ class Engine:
         """Everything planned is safe or accounted for; False where time ran out, or there is no room for more."""
         while not out_of_time():
             if not self._step():
-                if self.trouble is not None and self.trouble.errno in FULL:
+                if self.trouble.is_full:
                     return False  # waiting makes no room; a full Persist is no reason to use up the grace
-                self._clock.sleep(min(0.5, delay_s(self._troubles)))
+                self._wait_for_persist(out_of_time)
             elif not len(self.saver):
                 self.finder.take_changes()
                 return True
             elif not self.saver.can_step:
-                self.saver.wait(0.5)
+                self.saver.wait(_PAUSE_S)
         return False
+
+    def _wait_for_persist(self, out_of_time: Callable[[], bool]) -> None:
+        until_s = self._clock.monotonic() + min(_RETRY_S, self.trouble.delay_s)
+        while self._clock.monotonic() < until_s and not out_of_time():
+            self._clock.sleep(_PAUSE_S)
 
     # The end.
 
@@ -275,20 +310,24 @@ class Engine:
         self.saver.cancelled = out_of_time
         self.finder.catch_up(1.0)
         self._doubt_mirror()
-        if self.finder.scanned:
-            self.finder.scan_unwatched()
-        else:
-            self.finder.scan()
-        self.saver.plan(self.finder.take_waiting())
+        self.finder.scan_unwatched()
+        self.saver.planner.plan(self._take_waiting())
         if self.saver.owed_bytes > _LARGE_DRAIN_BYTES:
             self._write_left_behind("was still being saved when the process ended")
+        for _ in range(_DRAIN_SCANS):
+            if self.finder.scanned:
+                break
+            if not self.finder.is_walking:
+                self.finder.begin_walk()
+            # What is known already is saved first: it is fresh, and what is found comes in a mass.
+            self._scan(out_of_time)
         self._save_waiting(out_of_time)
         return self.close_books(late=out_of_time())
 
     def close_books(self, *, late: bool) -> int:
         """What could not be saved is listed durably; the exit code that says whether there is anything."""
         unsaved = self.unsaved()
-        if not unsaved and not self.saver.braked and self.trouble is None:
+        if not unsaved and not self.saver.braked and not self.trouble and self.finder.scanned:
             try:
                 left_behind.clear(self._fs, self.store.place.state_fd)
             except DestinationError as error:
@@ -301,97 +340,47 @@ class Engine:
         first = ", ".join(legible(path) for path in list(unsaved)[:5])
         if unsaved:
             log.error("NOT SAVED: %d files: %s", len(unsaved), first)
+        if not self.finder.scanned:
+            log.error(
+                "NOT SAVED: there was no time to look at the whole home; nobody has seen %d files", self.finder.unseen
+            )
         if self.saver.braked:
             log.error("BRAKE: deletions wait to be accepted; nothing has left the backup")
-        if late and unsaved:
+        if late and (unsaved or not self.finder.scanned):
             return errors.EXIT_DEADLINE
-        if self.trouble is None or self.trouble.errno in FULL:
+        if not self.trouble or self.trouble.is_full:
             return errors.EXIT_UNSAVED
         return errors.EXIT_PERSIST
 
     def unsaved(self) -> dict[bytes, str]:
         """Every path that should be safe and is not, with why; the most important first."""
-        reasons = dict.fromkeys([*self.saver.owed(), *self.finder.settle.paths(), *self.finder.backlog], "")
-        reasons.update(self.saver.failed)
+        moved = [move.new for move in self.finder.moves]
+        reasons = dict.fromkeys([*self.saver.owed(), *moved, *self.finder.settle.paths(), *self.finder.backlog], "")
+        reasons.update(self.saver.books.failed)
         reasons.update(self.finder.unreadable)
         return reasons
 
     def _write_left_behind(self, reason: str) -> None:
         unsaved = self.unsaved()
+        unseen = {path: f"{number} files in it that nobody looked at" for path, number in self.finder.unseen_in.items()}
+        listed = islice([*unsaved.items(), *unseen.items()], _LISTED)
         document = {
             "schema": 1,
             "at": iso(self._clock.now_ns()),
-            "count": len(unsaved),
-            "files": [{**path_fields(path), "reason": why or reason} for path, why in list(unsaved.items())[:1000]],
+            "count": len(unsaved) + self.finder.unseen,
+            "files": [{**path_fields(path), "reason": why or reason} for path, why in listed],
         }
         try:
             left_behind.write(self._fs, self.store.place.state_fd, document)
         except DestinationError as error:
             log.error("the list of what is left behind could not be written: %s", error)  # noqa: TRY400  the trace tells nothing
-        self.left_behind = document
+        self.overview.left_behind = document
 
     # The books.
 
     def status(self, state: str, detail: str = "") -> Status:
         """How things stand. A ``watching`` sidecar with trouble is ``degraded``."""
-        saver, finder, index = self.saver, self.finder, self.store.index
-        if state == "watching" and (self.trouble is not None or saver.braked):
-            state = "degraded"
-        oldest = [at_s for at_s in (finder.settle.oldest_s(), self._queued_since_s) if at_s]
-        return Status(
-            state=state,
-            server=self._settings.server,
-            detail=detail or self.scanner.rules_problem or "",
-            protected_files=index.files,
-            protected_bytes=index.file_bytes,
-            pending_files=len(saver) + len(finder.settle) + len(finder.backlog) + len(saver.retry) + finder.unseen,
-            pending_bytes=saver.owed_bytes + self._waiting_bytes(),
-            held_back=self._held_back(),
-            pending_since=min(oldest, default=None),
-            restored_files=self.recovery.files,
-            skipped=dict(finder.skips.shown),
-            skipped_count=finder.skips.count,
-            failed={**saver.failed, **finder.unreadable},
-            last_saved_at=None if saver.saved_at_ns is None else iso(saver.saved_at_ns),
-            persist_state=self._persist_state(),
-            free_bytes=self._free_bytes,
-            watches=finder.watch.watches if finder.watch else 0,
-            overflows=finder.watch.overflows if finder.watch else 0,
-            limit_reached=finder.watch.limit_reached if finder.watch else False,
-            scan_interval_s=round(finder.scan_interval_s, 3),
-            left_behind=self.left_behind,
-            brake=self._brake_document(),
-        )
-
-    def _brake_document(self) -> dict[str, Any] | None:
-        if not self.saver.braked:
-            return None
-        return {
-            "paths": len(self.saver.braked),
-            "reason": "over half of the files vanished at once; they stay in the backup until you accept the deletions",
-        }
-
-    def _persist_state(self) -> str:
-        if self.trouble is not None:
-            return _PERSIST_STATES.get(self.trouble.errno or 0, "missing")
-        return "full" if any(why.startswith("does not fit") for why in self.saver.failed.values()) else "ok"
-
-    def _held_back(self) -> dict[bytes, str]:
-        now_s = self._clock.monotonic()
-        return {
-            path: f"large, and changes all the time: copied again in {max(0.0, at_s - now_s):.0f} s"
-            for path, at_s in self.saver.pace.waiting().items()
-        }
-
-    def _waiting_bytes(self) -> int:
-        total = 0
-        for path in [*islice(self.finder.settle.paths(), 1000), *islice(self.finder.backlog, 1000)]:
-            try:
-                total += self.scanner.status(path).st_size
-            except OSError:
-                continue
-        self.home.forget()
-        return total
+        return self.overview.status(state, detail)
 
     def close(self) -> None:
         self.finder.close()

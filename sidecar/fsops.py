@@ -366,6 +366,11 @@ class Tree:
         self._open[path] = fd
         return fd
 
+    def keep_below(self, most: int) -> None:
+        """Not more than ``most`` directories are open. Only for when nobody holds a descriptor."""
+        if len(self._open) > most:
+            self.forget()
+
     def forget(self, path: bytes | None = None) -> None:
         """Close the descriptors of ``path`` and below, or all but the root's."""
         inside = (path or b"") + b"/" if path else b""

@@ -8,7 +8,7 @@ import resource
 import select
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,15 +26,20 @@ log = logging.getLogger(__name__)
 
 _CATCH_UP_S = 2.0
 _LONGEST_WAIT_S = 30.0
+_PATIENCE_S = 30.0
+"""For so long a single backup tries a Persist that does not work."""
 _MARGIN_S = 1.0
 """The process is gone this long before the grace ends: the kubelet's own clock started a little earlier."""
+_TELL_EVERY_S = 0.5
+"""So often the status is told anew while something takes long."""
 
 
 @dataclass
 class _Request:
-    """Somebody waits until everything is safe."""
+    """Somebody waits until everything is safe, unless he ``is_gone``."""
 
     accept_deletions: bool
+    is_gone: Callable[[], bool]
     done: threading.Event = field(default_factory=threading.Event)
     reply: dict[str, Any] = field(default_factory=dict)
 
@@ -47,13 +52,13 @@ class _Desk:
         self.status = Status(server=settings.server, scan_interval_s=settings.scan_interval_s)
         self.requests: deque[_Request] = deque()
 
-    def answer(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The reply to one request. Raises ``ValueError`` for one that means nothing."""
+    def answer(self, request: Mapping[str, Any], is_gone: Callable[[], bool]) -> Mapping[str, Any]:
+        """The reply to one request of somebody who may be gone. Raises ``ValueError`` for one that means nothing."""
         if request.get("op") == "status":
             return self.status.document(self._clock.monotonic(), read_report(self._fs, self._settings.gpu_report))
         if request.get("op") != "flush":
             raise ValueError("op is status or flush")
-        waiting = _Request(accept_deletions=request.get("accept_deletions") is True)
+        waiting = _Request(request.get("accept_deletions") is True, is_gone)
         self.requests.append(waiting)
         self._signals.wake()
         waiting.done.wait()
@@ -83,7 +88,11 @@ def back_up_once(settings: Settings, fs: FileSystem, clock: Clock, *, accept_del
     with only_writer(settings.socket_path):
         engine = Engine(fs, clock, settings, wake=lambda: None)
         try:
-            engine.flush(catch_up_s=0.0, out_of_time=lambda: False, accept_deletions=accept_deletions)
+            engine.flush(
+                catch_up_s=0.0,
+                out_of_time=lambda: engine.trouble.lasted_s > _PATIENCE_S,
+                accept_deletions=accept_deletions,
+            )
             return engine.close_books(late=False)
         finally:
             engine.close()
@@ -104,7 +113,10 @@ class _Life:
         self._settings, self._signals, self._clock, self._desk = settings, signals, clock, desk
         self._engine = Engine(fs, clock, settings, wake=signals.wake)
         self._state = "starting"
-        self._detail = ""
+        self._shown_s = 0.0
+        self._exit_code = errors.EXIT_DEADLINE
+        """What the process ends with when its time is up."""
+        self._timer: threading.Timer | None = None
 
     def live(self) -> int:
         engine = self._engine
@@ -121,10 +133,22 @@ class _Life:
         finally:
             self._release_requests()
             engine.close()
+            if self._timer is not None:
+                self._timer.cancel()
 
     def _show(self, state: str, detail: str = "") -> None:
-        self._state, self._detail = state, detail
+        self._state, self._shown_s = state, self._clock.monotonic()
         self._desk.status = self._engine.status(state, detail)
+
+    def _until(self, is_over: Callable[[], bool]) -> Callable[[], bool]:
+        """``is_over``, for the engine to ask in each of its rounds; the status goes on to be told there."""
+
+        def out_of_time() -> bool:
+            if self._clock.monotonic() >= self._shown_s + _TELL_EVERY_S:
+                self._show(self._state)
+            return is_over()
+
+        return out_of_time
 
     def _show_restoring(self, done: int, total: int) -> None:
         self._show("restoring", f"bringing back {done} of {total} files")
@@ -139,17 +163,25 @@ class _Life:
                 self._signals.clear_wakes()
             if self._signals.noticed_at != noticed_at:
                 noticed_at = self._signals.noticed_at
-                log.info("notice: the end may be near, saving now")
-                self._engine.flush_now(self._out_of_time)
+                self._heed(noticed_at or 0.0)
             self._engine.turn()
             while self._desk.requests and not self._signals.ended:
                 self._serve(self._desk.requests.popleft())
             self._show("watching")
 
+    def _heed(self, noticed_s: float) -> None:
+        """What changed before the notice is safe, unless the end comes, or the notice turns out to be void."""
+        log.info("notice: the end may be near, saving now")
+        void_s = noticed_s + self._settings.grace_s
+        self._engine.flush_now(self._until(lambda: self._signals.ended or self._clock.monotonic() >= void_s))
+
     def _serve(self, request: _Request) -> None:
-        self._engine.flush(
-            catch_up_s=_CATCH_UP_S, out_of_time=lambda: self._signals.ended, accept_deletions=request.accept_deletions
-        )
+        if not request.is_gone():
+            self._engine.flush(
+                catch_up_s=_CATCH_UP_S,
+                out_of_time=self._until(lambda: self._signals.ended or request.is_gone()),
+                accept_deletions=request.accept_deletions,
+            )
         self._show("watching")
         self._reply(request)
 
@@ -188,14 +220,14 @@ class _Life:
         left_s = self._deadline_s() - self._clock.monotonic()
         log.info("the end: %.1f s to save what changed last", left_s)
         # Nothing that hangs may keep the process beyond its time: an unkilled process is no safer than a killed one.
-        timer = threading.Timer(max(0.1, left_s + _MARGIN_S / 4), self._give_up)
-        timer.daemon = True
-        timer.start()
-        code = self._engine.drain(self._out_of_time)
-        timer.cancel()
+        self._timer = threading.Timer(max(0.1, left_s + _MARGIN_S / 4), self._give_up)
+        self._timer.daemon = True
+        self._timer.start()
+        self._exit_code = self._engine.drain(self._out_of_time)
         self._show("stopped")
-        return code
+        return self._exit_code
 
     def _give_up(self) -> None:
-        log.critical("NOT SAVED: the time was up in the middle of saving; the next start saves what it finds")
-        os._exit(errors.EXIT_DEADLINE)
+        if self._state != "stopped":
+            log.critical("NOT SAVED: the time was up in the middle of saving; the next start saves what it finds")
+        os._exit(self._exit_code)

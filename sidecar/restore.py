@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from sidecar.backup.directories import most_open
 from sidecar.entry import Entry, Kind, ancestors, name_of, parent
 from sidecar.fsops import (
     CREATE_FLAGS,
@@ -101,9 +102,12 @@ class Restorer:
         self._target = target
         self._cancelled = cancelled
         self._count = 0
+        self._most_open = most_open()
 
     def restore(self, wanted: Wanted) -> Result:
         """What ``wanted`` names is back, unless something stands there."""
+        self._persist.keep_below(self._most_open)
+        self._target.keep_below(self._most_open)
         try:
             above = self._make_directories(parent(wanted.path))
         except OSError as error:

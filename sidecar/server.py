@@ -1,7 +1,8 @@
 """The running sidecar answers on a Unix socket: one line of JSON asked, one answered.
 
-``{"op": "status"}`` gives the status, ``{"op": "flush"}`` returns when everything changed before it is safe. One
-sidecar holds the lock beside the socket: a second one for the same home, Persist and server does not start.
+``{"op": "status"}`` gives the status, ``{"op": "flush"}`` returns when everything changed before it is safe; whoever
+has waited long enough closes the connection, which ends the flush. One sidecar holds the lock beside the socket: a
+second one for the same home, Persist and server does not start.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import select
 import socket
 import socketserver
 import stat
@@ -19,10 +21,12 @@ from typing import Any
 
 from sidecar.errors import UsageError, WriterActive
 
-_LINE_MAX_BYTES = 4 << 20
+_LINE_MAX_BYTES = 64 << 20
+"""A status names 3,000 paths at most; one can have 4 kB, and take five times as much in JSON."""
 _REQUEST_MAX_BYTES = 65536
 
-Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+Answer = Callable[[Mapping[str, Any], Callable[[], bool]], Mapping[str, Any]]
+"""The reply to a request. The second argument tells, on any thread, whether whoever asked is gone meanwhile."""
 
 
 @contextlib.contextmanager
@@ -57,14 +61,23 @@ class _Handler(socketserver.StreamRequestHandler):
         server = self.server
         assert isinstance(server, _Server)
         try:
-            request = json.loads(self.rfile.readline(_REQUEST_MAX_BYTES))
+            line = self.rfile.readline(_REQUEST_MAX_BYTES)
+        except OSError:
+            return  # whoever connected says nothing, or is gone
+        try:
+            request = json.loads(line)
             if not isinstance(request, dict):
                 raise TypeError("a request is an object")
-            reply = server.answer(request)
-        except (ValueError, TypeError) as error:
-            reply = {"error": str(error)}
+            reply = json.dumps(server.answer(request, self._asker_is_gone))
+        except (ValueError, TypeError, RecursionError) as error:  # the last for [[[[…
+            reply = json.dumps({"error": str(error)})
         with contextlib.suppress(OSError):  # whoever asked is gone
-            self.wfile.write(json.dumps(reply).encode() + b"\n")
+            self.wfile.write(reply.encode() + b"\n")
+
+    def _asker_is_gone(self) -> bool:
+        hung_up = select.poll()
+        hung_up.register(self.connection, 0)  # only what is always told: that the other side has closed
+        return bool(hung_up.poll(0))
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):

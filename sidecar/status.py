@@ -7,13 +7,17 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from sidecar.entry import shown, visible
 from sidecar.fsops import FileSystem, read_file
 
 SCHEMA = 1
+_SHOWN = 1000
+"""Of each list of paths: the status must stay small enough to be asked for all the time."""
 _REPORT_MAX_BYTES = 65536
+_REPORT_MAX_LEVELS = 16
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Status:
             "skipped": _with_reasons(self.skipped),
             "skipped_count": self.skipped_count,
             "failed": _with_reasons(self.failed),
+            "failed_count": len(self.failed),
             "last_saved_at": self.last_saved_at,
             "persist": {"state": self.persist_state, "free_bytes": self.free_bytes},
             "watch": {
@@ -81,7 +86,7 @@ class Status:
 
 
 def _with_reasons(paths: Mapping[bytes, str]) -> list[dict[str, str]]:
-    return [{**path_fields(path), "reason": reason} for path, reason in paths.items()]
+    return [{**path_fields(path), "reason": reason} for path, reason in islice(paths.items(), _SHOWN)]
 
 
 def silent(server: str) -> dict[str, Any]:
@@ -106,7 +111,7 @@ def path_fields(path: bytes) -> dict[str, str]:
 
 
 def read_report(fs: FileSystem, path: str) -> object:
-    """The GPU report at ``path``, or None. It is the user's file: no link is followed, and its size is bounded."""
+    """The GPU report at ``path``, or None. It is the user's file: no link is followed, and it is small and flat."""
     if not path:
         return None
     try:
@@ -115,11 +120,19 @@ def read_report(fs: FileSystem, path: str) -> object:
         return None
     try:
         report = json.loads(read_file(fs, at, os.fsencode(os.path.basename(path)), _REPORT_MAX_BYTES))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     finally:
         fs.close(at)
-    return report if isinstance(report, dict) else None
+    return report if isinstance(report, dict) and _is_flat(report, _REPORT_MAX_LEVELS) else None
+
+
+def _is_flat(value: object, levels: int) -> bool:
+    """Whether ``value`` nests no deeper: writing JSON gives up at fewer levels than reading it."""
+    if not isinstance(value, dict | list):
+        return True
+    inside = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_flat(each, levels - 1) for each in inside)
 
 
 def summary(document: Mapping[str, Any]) -> str:
@@ -136,6 +149,8 @@ def summary(document: Mapping[str, Any]) -> str:
         lines.append(f"left out   {document['skipped_count']}")
     lines += [f"waits      {visible(item['path'])}: {item['reason']}" for item in document["pending"]["held_back"][:20]]
     lines += [f"NOT SAVED  {visible(item['path'])}: {item['reason']}" for item in document["failed"][:20]]
+    if document["failed_count"] > 20:
+        lines.append(f"NOT SAVED  {document['failed_count']} files in all")
     if document["brake"]:
         lines.append(f"BRAKE      {document['brake']['reason']}")
     if document["left_behind"]:

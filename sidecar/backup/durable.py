@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
+from sidecar.backup.place import Place
 from sidecar.clock import Clock
 from sidecar.crew import Crew
 from sidecar.fsops import FileSystem, sync_directory
@@ -32,14 +34,15 @@ def tells_errors(release: str) -> bool:
 
 
 class Durable:
-    """Syncs one batch after the other on the file system of ``fd``, which stays open as long as this is used.
+    """Syncs one batch after the other on the file system of ``place``.
 
-    One descriptor for all syncs, so that no error of a write-back falls between two of them: syncfs(2).
+    By one descriptor, which stays open, so that no error of a write-back falls between two syncs: syncfs(2).
     """
 
-    def __init__(self, fs: FileSystem, clock: Clock, fd: int, crew: Crew) -> None:
-        self._fs, self._clock, self._fd, self._crew = fs, clock, fd, crew
-        self._can_at_once = tells_errors(os.uname().release) and fs.file_system_type(fd) in _SYNCED_AS_A_WHOLE
+    def __init__(self, fs: FileSystem, clock: Clock, place: Place, crew: Crew) -> None:
+        self._fs, self._clock, self._place, self._crew = fs, clock, place, crew
+        file_system = fs.file_system_type(place.state_fd)
+        self._can_at_once = tells_errors(os.uname().release) and file_system in _SYNCED_AS_A_WHOLE
         self._not_before_s = float("-inf")
         self.at_once = self._can_at_once
         """Whether this batch is synced as a whole: then nobody needs to sync its files."""
@@ -48,13 +51,27 @@ class Durable:
         """Decides how the next batch is synced; ``at_once`` holds until the batch after it."""
         self.at_once = self._can_at_once and self._clock.monotonic() >= self._not_before_s
 
-    def sync(self, directories: Iterable[int]) -> None:
-        """The names in ``directories`` are durable, and if ``at_once`` all contents too. Raises ``OSError``."""
-        if not self.at_once:
-            self._crew.map(lambda fd: sync_directory(self._fs, fd), list(directories))
-            return
+    def sync(self, directories: Iterable[bytes]) -> None:
+        """The names in ``directories``, relative to Persist, are durable, and if ``at_once`` all contents too.
+
+        What was open of ``place`` may be closed. Raises ``OSError``.
+        """
+        layout = self._place.layout
+        if self.at_once:
+            self._sync_all()
+        else:
+            for part in layout.root.parts(sorted({*directories, *layout.unsynced}), lambda path: path):
+                self._crew.map(lambda fd: sync_directory(self._fs, fd), list(self._opened(part)))
+        layout.unsynced.clear()
+
+    def _opened(self, directories: Sequence[bytes]) -> Iterator[int]:
+        for path in directories:
+            with suppress(FileNotFoundError, NotADirectoryError):  # emptied and removed in the same batch
+                yield self._place.layout.root.directory(path)
+
+    def _sync_all(self) -> None:
         started_s = self._clock.monotonic()
-        self._fs.sync_file_system(self._fd)
+        self._fs.sync_file_system(self._place.state_fd)
         ended_s = self._clock.monotonic()
         if ended_s - started_s > _SLOW_S:
             self._not_before_s = ended_s + _PAUSE_S

@@ -40,7 +40,6 @@ _HELD = 1
 _HOLDS = 2
 _FLAGS_AT, _KIND_AT = 0, 1
 _ONLY_HOLDS = bytes((_HOLDS,)) + bytes(PACKED_BYTES)
-_IS_HELD = bytes(flags & _HELD for flags in range(256))
 _DOES_HOLD = bytes(flags & _HOLDS for flags in range(256))
 _NOT_HELD = bytes(flags & ~_HELD for flags in range(256))
 _DIRECTORY = int(Kind.DIRECTORY)
@@ -151,15 +150,11 @@ class Index:
         """The names the mirror holds directly in ``directory``."""
         return [name for bucket in self._buckets(directory) for name in _names_where(bucket, column(bucket, _KIND_AT))]
 
-    def held_names(self, directory: bytes) -> set[bytes]:
-        """The names directly in ``directory`` that this session's home has had."""
-        buckets = self._buckets(directory)
-        return {name for bucket in buckets for name in _names_where(bucket, _marked(bucket, _IS_HELD))}
-
     def compare(self, directory: bytes, found: Mapping[bytes, Entry]) -> tuple[list[bytes], list[bytes]]:
         """How ``found``, all that is in ``directory`` by name, differs from what the mirror has of this session's home.
 
-        First the names in ``found`` that are unknown, not held, or not the same; then the held names that it lacks.
+        First the names in ``found`` that are unknown, not held, or not the same; then the names it lacks that are held,
+        or that only hold something.
         """
         changed: list[bytes] = []
         missing: list[bytes] = []
@@ -169,7 +164,7 @@ class Index:
             for name, flag, known in zip(names_in(bucket), flags, fields, strict=True):
                 entry = found.get(name)
                 if entry is None:
-                    if flag & _HELD:
+                    if flag & _HELD or not known[0]:
                         missing.append(name)
                     continue
                 met += 1

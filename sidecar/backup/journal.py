@@ -17,7 +17,9 @@ which is the truth about what is saved. No more than a few records are ever in m
 from __future__ import annotations
 
 import enum
+import errno
 import os
+import stat
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -38,6 +40,8 @@ _COMPACT_MIN_RECORDS = 10_000
 _READ_BYTES = 1 << 18
 _WRITE_BYTES = 1 << 20
 _MOST_WAITING = 1 << 14
+_NO_FILE = {errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO}
+"""What opening says where there is nothing, or a link, a directory, a socket."""
 
 
 class _Tag(enum.IntEnum):
@@ -220,10 +224,7 @@ class Journal:
 
     def open(self) -> Replayed:
         """What the journal says; it is ready for ``append``. Raises ``JournalUnreadable`` and ``OSError``."""
-        try:
-            self._fd = self._fs.open(NAME, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, at=self._at)
-        except FileNotFoundError as error:
-            raise JournalUnreadable("there is none") from error
+        self._fd = _open(self._fs, self._at, os.O_RDWR)
         state = replay(_blocks(self._fs, self._fd))
         self._fs.truncate(self._fd, state.end)
         self._end, self._records = state.end, state.records
@@ -241,7 +242,7 @@ class Journal:
                 write_all(self._fs, fd, block)
                 end += len(block)
             self._fs.fsync(fd)
-            self._fs.rename(temporary, NAME, source_at=self._at, target_at=self._at)
+            self._put_in_place(temporary, fd)
         except OSError:
             self._fs.close(fd)
             raise
@@ -251,6 +252,19 @@ class Journal:
         if old >= 0:
             self._fs.close(old)
         sync_directory(self._fs, self._at)
+
+    def _put_in_place(self, temporary: bytes, fd: int) -> None:
+        """The file ``temporary``, open as ``fd``, is the journal. Raises ``OSError``; then the one before still is."""
+        try:
+            self._fs.rename(temporary, NAME, source_at=self._at, target_at=self._at)
+        except OSError:
+            # NFS repeats a call whose answer was lost, and then says that there is nothing to rename.
+            ours = self._fs.fstat(fd)
+            with suppress(FileNotFoundError):
+                there = self._fs.lstat(NAME, at=self._at)
+                if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
+                    return
+            raise
 
     def append(self, records: Iterable[bytes]) -> None:
         """``records`` are durable. Raises ``OSError``; then none of them counts, and the next append starts clean."""
@@ -277,14 +291,28 @@ class Journal:
 
 def read(fs: FileSystem, at: int) -> Replayed:
     """What the journal in ``at`` says, read beside its writer. Raises ``JournalUnreadable`` and ``OSError``."""
-    try:
-        fd = fs.open(NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, at=at)
-    except FileNotFoundError as error:
-        raise JournalUnreadable("there is none") from error
+    fd = _open(fs, at, os.O_RDONLY)
     try:
         return replay(_blocks(fs, fd))
     finally:
         fs.close(fd)
+
+
+def _open(fs: FileSystem, at: int, access: int) -> int:
+    try:
+        # O_NONBLOCK: a FIFO in its place must not keep us waiting for whoever may write to it.
+        fd = fs.open(NAME, access | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, at=at)
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+        raise JournalUnreadable("there is none") from error
+    try:
+        if not stat.S_ISREG(fs.fstat(fd).st_mode):
+            raise JournalUnreadable("what stands there is no file")
+    except (OSError, JournalUnreadable):
+        fs.close(fd)
+        raise
+    return fd
 
 
 def _blocks(fs: FileSystem, fd: int) -> Iterator[bytes]:

@@ -6,20 +6,24 @@ import errno
 import itertools
 import stat
 import threading
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from sidecar.backup import retention
 from sidecar.backup.persist import state_of
 from sidecar.backup.place import Place
+from sidecar.backup.retention import LADDER, PRESSED, Rung
 from sidecar.backup.versions import Span, version_name, versions_in
 from sidecar.clock import Clock
+from sidecar.copy import FULL
 from sidecar.entry import ancestors, join, name_of, parent
 from sidecar.fsops import CREATE_FLAGS, DIRECTORY_FLAGS, READ_FLAGS, FileSystem, copy_extent, sync_directory
 
 _THIN_EVERY = 16
 """New versions of one path between two looks at what the retention rule lets go."""
+
+_MOST_COUNTED = 4096
+"""Paths of which new versions are counted; one that is forgotten is looked at when it has another one."""
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
@@ -35,19 +39,27 @@ class Keeper:
     def __init__(self, fs: FileSystem, clock: Clock, place: Place) -> None:
         self._fs, self._clock, self._place = fs, clock, place
         self._versions = state_of(place.layout.server) + b"/versions"
-        self._new_versions: Counter[bytes] = Counter()
+        self._new_versions: dict[bytes, int] = {}
+        """How many versions each path has got since it was looked at, or since it had none."""
+        self._many: dict[bytes, None] = {}
+        """What is to be looked at."""
         self._lock = threading.Lock()
 
-    def directory_of(self, path: bytes, changed: set[bytes]) -> int:
-        """The directory that holds the versions of ``path`` and of its siblings, open; for one thread.
+    def make_directories(self, paths: Iterable[bytes], changed: set[bytes]) -> None:
+        """Where ``directory_of`` looks there is a directory for each of ``paths``; for one thread.
 
-        It and those above it are added to ``changed``, relative to Persist, for the caller to sync.
+        They and those above them are added to ``changed``, relative to Persist, for the caller to sync. What was open
+        before may be closed.
         """
-        directory = join(self._versions, parent(path)) if parent(path) else self._versions
-        self._place.layout.make(directory)
-        # All of them: one that is there may be from an attempt that failed, or died, before it was durable.
-        changed.update((*ancestors(directory)[self._versions.count(b"/") :], directory))
-        return self._place.layout.root.directory(directory)
+        directories = {parent(self.where(path)) for path in paths}
+        self._place.layout.make_all(sorted(directories))
+        for directory in directories:
+            # All of them: one that is there may be from an attempt that failed, or died, before it was durable.
+            changed.update((*ancestors(directory)[self._versions.count(b"/") :], directory))
+
+    def directory_of(self, path: bytes) -> int:
+        """The directory that holds the versions of ``path`` and of its siblings, open; for one thread."""
+        return self._place.layout.root.directory(parent(self.where(path)))
 
     def where(self, path: bytes) -> bytes:
         """The directory of the versions of ``path``, relative to Persist."""
@@ -59,24 +71,20 @@ class Keeper:
             self._fs.mkdir(name_of(path), 0o700, at=beside)
         except FileExistsError:
             return False
+        self._begin_count(path)
         return True
 
     def move(self, path: bytes, above: int, beside: int, *, span: Span, durably: bool) -> None:
         """The content of ``path``, valid for ``span``, has left the mirror and is a version."""
         with self._open(path, beside, durably=durably) as target:
-            self._fs.rename(name_of(path), self._free_name(target, span), source_at=above, target_at=target)
+            self._with_room(path, target, lambda: self._rename(path, above, target, span))
+        self._count(path)
 
     def keep(self, path: bytes, above: int, beside: int, *, span: Span, durably: bool) -> None:
         """The content of ``path``, valid for ``span``, has a second name among the versions, and may be replaced."""
         with self._open(path, beside, durably=durably) as target:
-            try:
-                self._link(path, above, target, span)
-            except OSError as error:
-                if error.errno not in _NO_LINKS:
-                    raise
-                self._copy(path, above, self._free_name(target, span), target)
-        with self._lock:
-            self._new_versions[path] += 1
+            self._with_room(path, target, lambda: self._link_or_copy(path, above, target, span))
+        self._count(path)
 
     @contextmanager
     def _open(self, path: bytes, beside: int, *, durably: bool) -> Iterator[int]:
@@ -85,13 +93,13 @@ class Keeper:
         try:
             fd = self._fs.open(name, DIRECTORY_FLAGS, at=beside)
         except FileNotFoundError:
-            fd = self._make(name, beside)
+            fd = self._make(path, beside)
         except OSError as error:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 raise
             with self._lock:  # the tree of open directories is for one thread
-                self._place.layout.move_aside(join(self._versions, path))
-            fd = self._make(name, beside)
+                self._place.layout.move_aside(self.where(path))
+            fd = self._make(path, beside)
         try:
             yield fd
             if durably:
@@ -99,9 +107,30 @@ class Keeper:
         finally:
             self._fs.close(fd)
 
-    def _make(self, name: bytes, beside: int) -> int:
-        self._fs.mkdir(name, 0o700, at=beside)
-        return self._fs.open(name, DIRECTORY_FLAGS, at=beside)
+    def _make(self, path: bytes, beside: int) -> int:
+        self._fs.mkdir(name_of(path), 0o700, at=beside)
+        self._begin_count(path)
+        return self._fs.open(name_of(path), DIRECTORY_FLAGS, at=beside)
+
+    def _with_room(self, path: bytes, target: int, work: Callable[[], None]) -> None:
+        """``work`` is done; where Persist is full, once more without versions of ``path`` that it can do without."""
+        try:
+            work()
+        except OSError as error:
+            if error.errno not in FULL or not self._let_go(path, target, PRESSED):
+                raise
+            work()
+
+    def _rename(self, path: bytes, above: int, target: int, span: Span) -> None:
+        self._fs.rename(name_of(path), self._free_name(target, span), source_at=above, target_at=target)
+
+    def _link_or_copy(self, path: bytes, above: int, target: int, span: Span) -> None:
+        try:
+            self._link(path, above, target, span)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            self._copy(path, above, self._free_name(target, span), target)
 
     def _link(self, path: bytes, above: int, target_at: int, span: Span) -> None:
         for attempt in itertools.count():
@@ -111,8 +140,17 @@ class Keeper:
 
     def _copy(self, path: bytes, above: int, name: bytes, target_at: int) -> None:
         """As a hard link, where the file system has none: by a copy, whole before it has its name."""
-        status = self._fs.lstat(name_of(path), at=above)
         temporary = self._place.staging_name()
+        try:
+            self._stage(path, above, temporary)
+            self._fs.rename(temporary, name, source_at=self._place.staging_fd, target_at=target_at)
+        except OSError:
+            with suppress(OSError):  # it is swept at the next start
+                self._fs.unlink(temporary, at=self._place.staging_fd)
+            raise
+
+    def _stage(self, path: bytes, above: int, temporary: bytes) -> None:
+        status = self._fs.lstat(name_of(path), at=above)
         if stat.S_ISLNK(status.st_mode):
             self._fs.symlink(self._fs.readlink(name_of(path), at=above), temporary, at=self._place.staging_fd)
         else:
@@ -128,7 +166,6 @@ class Keeper:
             finally:
                 self._fs.close(source)
                 self._fs.close(copy)
-        self._fs.rename(temporary, name, source_at=self._place.staging_fd, target_at=target_at)
 
     def _free_name(self, directory_fd: int, span: Span) -> bytes:
         for attempt in itertools.count():
@@ -139,11 +176,39 @@ class Keeper:
                 return name
         raise AssertionError("unreachable: the count has no end")
 
+    # What may go.
+
+    def _begin_count(self, path: bytes) -> None:
+        """``path`` has no version yet."""
+        with self._lock:
+            self._new_versions[path] = 0
+
+    def _count(self, path: bytes) -> None:
+        """``path`` has one version more. Of a path that nobody has looked at it is not known how many there are."""
+        with self._lock:
+            count = self._new_versions.pop(path, _THIN_EVERY - 1) + 1
+            if count >= _THIN_EVERY:
+                self._many[path] = None
+                count = 0
+            self._new_versions[path] = count
+            if len(self._new_versions) > _MOST_COUNTED:
+                del self._new_versions[next(iter(self._new_versions))]
+
     def thin(self) -> None:
-        """What the retention rule lets go, of the paths that have many new versions, is gone."""
-        for path in [path for path, count in self._new_versions.items() if count >= _THIN_EVERY]:
-            del self._new_versions[path]
-            directory = self._place.layout.root.directory(join(self._versions, path))
-            found = versions_in(self._fs, directory, path)
-            for position in retention.expired([version.span for version in found], self._clock.now_ns()):
-                self._fs.unlink(found[position].name, at=directory)
+        """What the retention rule lets go is gone, of the paths that may have many versions; for one thread.
+
+        Not every time that one gets a version: the look costs as much as a version does.
+        """
+        while self._many:
+            path, _ = self._many.popitem()
+            self._place.layout.root.make_room()
+            with suppress(FileNotFoundError, NotADirectoryError):  # removed, by somebody else, meanwhile
+                self._let_go(path, self._place.layout.root.directory(self.where(path)), LADDER)
+
+    def _let_go(self, path: bytes, directory: int, ladder: Sequence[Rung]) -> int:
+        """How many versions of ``path``, in the open ``directory`` of its versions, are gone by the rule ``ladder``."""
+        found = versions_in(self._fs, directory, path)
+        expired = retention.expired([version.span for version in found], self._clock.now_ns(), ladder)
+        for position in expired:
+            self._fs.unlink(found[position].name, at=directory)
+        return len(expired)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from sidecar.fsops import FileSystem, destination, read_file, sync_directory, write_file
@@ -19,10 +20,20 @@ def read(fs: FileSystem, state_fd: int) -> Any:
         return None
 
 
-def write(fs: FileSystem, state_fd: int, document: dict[str, object]) -> None:
-    """``document`` is listed durably. Raises ``DestinationError``."""
+def write(fs: FileSystem, state_fd: int, document: dict[str, Any]) -> None:
+    """``document`` is listed durably; of its ``files`` the first ones, as many as ``read`` takes in.
+
+    Raises ``DestinationError``.
+    """
     with destination():
-        write_file(fs, state_fd, NAME, json.dumps(document, indent=1).encode() + b"\n")
+        write_file(fs, state_fd, NAME, _bounded(document))
+
+
+def _bounded(document: dict[str, Any]) -> bytes:
+    files: Sequence[object] = document["files"]
+    while len(data := json.dumps({**document, "files": files}, indent=1).encode() + b"\n") > _MAX_BYTES and files:
+        files = files[: len(files) * _MAX_BYTES // len(data)]
+    return data
 
 
 def clear(fs: FileSystem, state_fd: int) -> None:

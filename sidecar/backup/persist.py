@@ -9,15 +9,16 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from sidecar.backup.directories import Directories
 from sidecar.backup.mounts import is_mount_point
 from sidecar.clock import Clock, iso, stamp
 from sidecar.config import Settings
 from sidecar.entry import name_of, parent
 from sidecar.errors import PersistError, PersistForeign, PersistMissing
-from sidecar.fsops import FileSystem, Tree, read_file, sync_directory, write_file
+from sidecar.fsops import FileSystem, read_file, sync_directory, write_file
 
 FORMAT = 1
 MIRRORS = b"Backup"
@@ -81,7 +82,7 @@ class Layout:
         self.clock = clock
         self.server = os.fsencode(settings.server)
         self._aside = state_of(self.server) + b"/" + _ASIDE
-        self.root = Tree.at(fs, settings.persist)
+        self.root = Directories.at(fs, settings.persist)
         self.unsynced: set[bytes] = set()
         """Directories that something was put into and that could not be synced then."""
 
@@ -151,6 +152,14 @@ class Layout:
                 self.move_aside(level)
                 self.fs.mkdir(name_of(level), 0o700, at=above)
             changed.append(parent(level))
+        return changed
+
+    def make_all(self, paths: Iterable[bytes]) -> set[bytes]:
+        """As ``make``, for any number of directories. What was open before may be closed."""
+        changed: set[bytes] = set()
+        for path in paths:
+            self.root.make_room(path.count(b"/") + 1)
+            changed.update(self.make(path))
         return changed
 
     def _is_directory(self, path: bytes) -> bool:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import errno
 import itertools
+import logging
 import os
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterable, Iterator
 
+from sidecar.backup import journal, left_behind, moves
 from sidecar.backup.persist import Layout, check_mounted, mirror_of, state_of
 from sidecar.clock import Clock
 from sidecar.config import Settings
-from sidecar.entry import Entry, join, name_of, parent
+from sidecar.entry import Entry, join, legible, name_of, parent
 from sidecar.errors import PersistError
 from sidecar.fsops import FileSystem
 
+log = logging.getLogger(__name__)
+
 NOTHING_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 """What a look at a path says when nothing of ours stands there."""
+
+_OUR_FILES = (journal.NAME, moves.NAME, left_behind.NAME)
+_NO_FILE = {errno.EISDIR, errno.EPERM}
+"""What removing a directory as if it were a file says: Linux the first, POSIX the second."""
 
 
 class Place:
@@ -24,21 +33,46 @@ class Place:
     def __init__(self, fs: FileSystem, clock: Clock, settings: Settings) -> None:
         self._fs, self._clock, self._settings = fs, clock, settings
         self.layout = Layout(fs, clock, settings)
-        self._mirror, state = mirror_of(self.layout.server), state_of(self.layout.server)
+        self._mirror, self._state = mirror_of(self.layout.server), state_of(self.layout.server)
+        self._staging = self._state + b"/staging"
         # Never those of a sidecar before, a part of which may live on for a moment.
         self._names = itertools.count(clock.now_ns())
         self.is_new = self.layout.prepare()
         """Whether there was no mirror before."""
         self.state_fd, self.staging_fd, self._mirror_fd = (
-            fs.duplicate(self.layout.root.directory(path)) for path in (state, state + b"/staging", self._mirror)
+            fs.duplicate(self.layout.root.directory(path)) for path in (self._state, self._staging, self._mirror)
         )
-        self._held = {self._mirror: self._mirror_fd, state: self.state_fd, state + b"/staging": self.staging_fd}
+        self._held = {self._mirror: self._mirror_fd, self._state: self.state_fd, self._staging: self.staging_fd}
         self.sweep()
 
     def sweep(self) -> None:
-        """Nothing is staged any more."""
+        """Nothing is staged any more, and where our files are to be nothing else stands."""
         for name in self._fs.names(self.staging_fd):
-            self._fs.unlink(name, at=self.staging_fd)
+            try:
+                self._fs.unlink(name, at=self.staging_fd)
+            except OSError as error:
+                self._sweep_other(name, error)
+        self.clear_the_way()
+
+    def _sweep_other(self, name: bytes, error: OSError) -> None:
+        """What cannot be unlinked is moved aside where it is not ours; else it stays, in no one's way."""
+        try:
+            if error.errno not in _NO_FILE:
+                raise error
+            self.layout.move_aside(join(self._staging, name))
+        except OSError as another:
+            log.warning("%s cannot be removed from the staging directory: %s", legible(name), another.strerror)
+
+    def clear_the_way(self) -> None:
+        """What stands where our files are to be, and is none, is moved aside: a link, a directory, a FIFO."""
+        for name in itertools.chain.from_iterable((name, name + b".new") for name in _OUR_FILES):
+            try:
+                status = self._fs.lstat(name, at=self.state_fd)
+            except FileNotFoundError:
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                log.warning("%s on Persist is no file: it is moved aside", legible(name))
+                self.layout.move_aside(join(self._state, name))
 
     def staging_name(self) -> bytes:
         """A name in the staging directory that nothing else has."""
@@ -49,8 +83,15 @@ class Place:
         return join(self._mirror, path) if path else self._mirror
 
     def directory(self, path: bytes) -> int:
-        """The mirror's directory ``path``, open until ``end_batch``."""
+        """The mirror's directory ``path``, open until ``end_batch`` or the next of ``parts``."""
         return self.layout.root.directory(self.in_mirror(path))
+
+    def parts(self, paths: Iterable[bytes]) -> Iterator[list[bytes]]:
+        """``paths`` in lists of which the directories, and those of the versions, can be open at once.
+
+        With each list all that was open before may be closed.
+        """
+        return self.layout.root.parts(paths, parent)
 
     def has_directory(self, path: bytes) -> bool:
         """Whether the mirror has a directory ``path``."""

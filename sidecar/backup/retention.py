@@ -27,6 +27,9 @@ LADDER = (
     Rung(age_s=365 * DAY_S, spacing_s=7 * DAY_S),
 )
 
+PRESSED = LADDER[1:]
+"""On a full Persist, for the one path that needs the room: of a minute no more than its last state."""
+
 
 def expired(spans: Sequence[Span], now_ns: int, ladder: Sequence[Rung] = LADDER) -> list[int]:
     """The positions in ``spans`` of the versions that the ladder lets go.

@@ -8,15 +8,12 @@ backup, and what it leaves is swept in one small directory.
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
-import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from sidecar.backup import journal as records
+from sidecar.backup.departures import Departures
 from sidecar.backup.durable import Durable
 from sidecar.backup.index import Index
 from sidecar.backup.journal import Journal, JournalUnreadable
@@ -24,7 +21,6 @@ from sidecar.backup.keeper import Keeper
 from sidecar.backup.mirror import read_mirror
 from sidecar.backup.moves import Move, Moves
 from sidecar.backup.place import Place
-from sidecar.backup.versions import Span
 from sidecar.clock import Clock
 from sidecar.config import Settings
 from sidecar.copy import Staged, same_content
@@ -39,20 +35,10 @@ from sidecar.outcome import Removed, Saved
 
 log = logging.getLogger(__name__)
 
-_MOST_ARRIVED = 100
-"""Directories of which it is remembered when they were moved; it matters while older changes may come in."""
 _UNSURE = 2**64 - 1
 """As inode number: like nothing that a home can hold."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Leaving:
-    """A content of the mirror that becomes a version, with its directories open: see ``Keeper``."""
-
-    path: bytes
-    above: int
-    beside: int
-    span: Span
+_UNSEEN = Entry(Kind.DIRECTORY, 0o700, 0, 0, 0, 0, 0)
+"""A directory that nobody has looked at for itself."""
 
 
 class Store:
@@ -62,18 +48,21 @@ class Store:
         """Raises ``OSError`` and ``PersistError``."""
         self._fs, self._clock, self._crew = fs, clock, crew
         self.place = Place(fs, clock, settings)
-        self.durable = Durable(fs, clock, self.place.state_fd, crew)
+        self.durable = Durable(fs, clock, self.place, crew)
         if self.durable.at_once:
             crew.size = 1  # a local file system, where there is nothing to wait for
         self._journal = Journal(fs, self.place.state_fd)
         self._moves = Moves(fs, self.place.state_fd)
         self._begun: Move | None = None
         """A move that an error may have cut short."""
-        self._arrived_at = {move.new: move.at_ns for move in self._moves.read()[-_MOST_ARRIVED:]}
-        """When the directories that were moved came to where they are, in nanoseconds since 1970."""
         self._removed_ns = 0
         """When something was last removed."""
         self._keeper = Keeper(fs, clock, self.place)
+        self._departures = Departures(fs, self.place, self.durable, self._keeper, crew)
+        for move in self._moves.read():
+            self._departures.directory_arrived(move.new, move.at_ns)
+        self.on_safe: Callable[[Sequence[tuple[bytes, Entry]]], None] = lambda _: None
+        """Hears of all that the journal has begun to call safe."""
         self.session, self.index = b"", Index()
         self._replay()
 
@@ -90,7 +79,7 @@ class Store:
                 log.warning(
                     "the journal cannot be used (%s): rebuilt from the %d files of the mirror", error, self.index.files
                 )
-            self._journal.rewrite(self.index, b"")
+            self._rewrite_journal()
             return
         self.session, self.index = state.session, state.index
         if state.unfinished:
@@ -101,14 +90,14 @@ class Store:
     def _finish_removals(self, unfinished: dict[bytes, Entry]) -> None:
         changed: set[bytes] = set()
         children_first = {path: unfinished[path] for path in sorted(unfinished, reverse=True)}
-        self._take_out(children_first, self._clock.now_ns(), changed)
-        self._sync(changed)
+        self._departures.take_out(children_first, self._clock.now_ns(), changed)
+        self.durable.sync(changed)
         self._journal.append(records.removed_record(path) for path in unfinished)
 
     def _finish_move(self, move: Move) -> None:
         """A move was cut short: either it had happened in the mirror, or it never did, and never will."""
         if self.place.has_directory(move.new) and not self.place.has_directory(move.old):
-            self._sync({self.place.in_mirror(parent(move.old)), self.place.in_mirror(parent(move.new))})
+            self.durable.sync({self.place.in_mirror(parent(move.old)), self.place.in_mirror(parent(move.new))})
             self._note_move(move)
         else:
             self._journal.append([records.moved_record(move.old, move.old)])
@@ -137,7 +126,7 @@ class Store:
     def _believe_mirror(self) -> None:
         self._begun = None
         self.index.replace(read_mirror(self._fs, self.place.layout))
-        self._journal.rewrite(self.index, self.session)
+        self._rewrite_journal()
 
     def forget_missing(self) -> list[bytes]:
         """The paths that the journal calls safe and the mirror does not have as it should; they are not safe any more.
@@ -147,8 +136,10 @@ class Store:
         missing = []
         self.finish_move()
         with destination():
-            for path, entry, _ in self.index.items():
-                if entry.kind is not Kind.DIRECTORY and not self.place.has(path, entry):
+            files = ((path, entry) for path, entry, _ in self.index.items() if entry.kind is not Kind.DIRECTORY)
+            for path, entry in files:
+                self.place.layout.root.make_room()
+                if not self.place.has(path, entry):
                     missing.append(path)
             self.place.end_batch()
             self._journal.append(records.removed_record(path) for path in missing)
@@ -171,6 +162,7 @@ class Store:
 
         Asked where the journal was lost or the home is new: the same work need not be written, and kept, twice.
         """
+        self.place.layout.root.make_room()
         try:
             fd = self._fs.open(name_of(path), READ_FLAGS, at=self.place.directory(parent(path)))
         except OSError:
@@ -203,60 +195,31 @@ class Store:
         if not staged:
             return []
         with destination():
-            changed: set[bytes] = set()
-            opened: dict[bytes, int] = {}
-            for directory in {parent(item.path) for item in staged}:
-                self._make_mirror_directory(directory, changed)
-                opened[directory] = self.place.directory(directory)
-            above = [opened[parent(item.path)] for item in staged]
-            self._keep_old(staged, above, changed)
-            self._sync(changed)
-            self._crew.map(lambda pair: self._put_in_place(*pair), list(zip(staged, above, strict=True)))
-            self._sync({self.place.in_mirror(directory) for directory in opened})
-            self.record((item.path, item.entry) for item in staged)
+            directories = {parent(item.path) for item in staged}
+            changed = self._make_mirror_directories(directories)
+            self._departures.keep_replaced(staged, self.index.get, changed)
+            self.durable.sync(changed)
+            by_path = {item.path: item for item in staged}
+            for part in self.place.parts(by_path):
+                above = [self.place.directory(parent(path)) for path in part]
+                self._crew.map(self._put_in_place, [(by_path[path], at) for path, at in zip(part, above, strict=True)])
+            self.durable.sync(map(self.place.in_mirror, directories))
+            # A directory that only the mirror knew of would stay in it when it is gone from the home.
+            unknown = sorted(
+                {each for path in directories for each in _with_above(path) if self.index.get(each) is None}
+            )
+            self.record([*((path, _UNSEEN) for path in unknown), *((item.path, item.entry) for item in staged)])
             self._keeper.thin()
         return [Saved(item.path, item.entry) for item in staged]
 
-    def _put_in_place(self, item: Staged, above: int) -> None:
+    def _put_in_place(self, placed: tuple[Staged, int]) -> None:
+        item, above = placed
         self._fs.rename(item.name, name_of(item.path), source_at=self.place.staging_fd, target_at=above)
-
-    def _keep_old(self, staged: Sequence[Staged], above: Sequence[int], changed: set[bytes]) -> None:
-        """What stands in the mirror where something staged is to stand is a version too, and may be replaced."""
-        standing = self._crew.map(
-            lambda pair: self._status(name_of(pair[0].path), pair[1]), list(zip(staged, above, strict=True))
-        )
-        kept: list[_Leaving] = []
-        for item, directory, status in zip(staged, above, standing, strict=True):
-            if status is None:
-                continue
-            if stat.S_ISDIR(status.st_mode):
-                # Everything the index knows in it was removed before; the rest is not ours.
-                self.place.layout.move_aside(self.place.in_mirror(item.path))
-                continue
-            known = self.index.get(item.path)
-            # What a kill left there before the journal could say so was the state only from its own time on.
-            is_known = known is not None and known.mtime_ns == status.st_mtime_ns
-            since_ns = known.since_ns if known is not None and is_known else status.st_mtime_ns
-            span = Span.between(since_ns, self._until_ns(item.path, item.entry.since_ns))
-            kept.append(_Leaving(item.path, directory, self._keeper.directory_of(item.path, changed), span))
-        self._crew.map(self._keep_one, kept)
-
-    def _keep_one(self, one: _Leaving) -> None:
-        self._keeper.keep(one.path, one.above, one.beside, span=one.span, durably=not self.durable.at_once)
-
-    def _status(self, name: bytes, at: int) -> os.stat_result | None:
-        try:
-            return self._fs.lstat(name, at=at)
-        except FileNotFoundError:
-            return None
 
     def make_directories(self, directories: Sequence[tuple[bytes, Entry]]) -> list[Saved]:
         """Every directory, outermost first, stands in the mirror, durably, and the journal says so."""
         with destination():
-            changed: set[bytes] = set()
-            for path, _ in directories:
-                self._make_mirror_directory(path, changed)
-            self._sync(changed)
+            self.durable.sync(self._make_mirror_directories(path for path, _ in directories))
             self.record(directories)
         return [Saved(path, entry) for path, entry in directories]
 
@@ -267,6 +230,7 @@ class Store:
             self._journal.append(records.safe_record(path, entry) for path, entry in batch)
         for path, entry in batch:
             self.index.put(path, entry, held=True)
+        self.on_safe(batch)
 
     def move(self, move: Move) -> bool:
         """A directory with all in it is renamed in the mirror, by one rename; whether it could be done so.
@@ -278,8 +242,7 @@ class Store:
         with destination():
             if not self.place.has_directory(old):
                 return False
-            changed: set[bytes] = set()
-            self._make_mirror_directory(parent(new), changed)
+            changed = self._make_mirror_directories([parent(new)])
             if self.place.status(new) is not None:
                 self.place.layout.move_aside(self.place.in_mirror(new))
             self._journal.append([records.moving_record(old, new)])
@@ -288,7 +251,7 @@ class Store:
             self._fs.rename(name_of(old), name_of(new), source_at=source, target_at=target)
             self.place.layout.root.forget(self.place.in_mirror(old))
             changed |= {self.place.in_mirror(parent(old)), self.place.in_mirror(parent(new))}
-            self._sync(changed)
+            self.durable.sync(changed)
             self._note_move(move)
             self._begun = None
         return True
@@ -298,16 +261,7 @@ class Store:
         at_ns = self._moves.append(max(move.at_ns, self._removed_ns), move.old, move.new)
         self._journal.append([records.moved_record(move.old, move.new)])
         self.index.move(move.old, move.new)
-        self._arrived_at[move.new] = at_ns
-        if len(self._arrived_at) > _MOST_ARRIVED:
-            del self._arrived_at[next(iter(self._arrived_at))]
-
-    def _until_ns(self, path: bytes, ended_ns: int) -> int:
-        """When the content of ``path`` ended, after ``path`` itself began, with a directory that was moved here."""
-        for directory, at_ns in self._arrived_at.items():
-            if path.startswith(directory + b"/"):
-                ended_ns = max(ended_ns, at_ns + 1000)
-        return ended_ns
+        self._departures.directory_arrived(move.new, at_ns)
 
     def remove(self, paths: Sequence[bytes]) -> list[Removed]:
         """Every path, children before their directory, has left the mirror; its last content is a version."""
@@ -321,65 +275,37 @@ class Store:
             # Until all is done some may be out: what comes back under one of these names must not be taken for saved.
             for path, entry in known.items():
                 self.index.put(path, entry._replace(ino=_UNSURE), held=True)
-            self._take_out(known, now_ns, changed)
-            self._sync(changed)
+            self._departures.take_out(known, now_ns, changed)
+            self.durable.sync(changed)
             self._journal.append(records.removed_record(path) for path in known)
         for path in known:
             self.index.remove(path)
+        with destination():
+            self._keeper.thin()
         return [Removed(path) for path in known]
 
-    def _take_out(self, known: Mapping[bytes, Entry], now_ns: int, changed: set[bytes]) -> None:
-        """What stands in the mirror at the paths is a version; empty directories are gone."""
-        leaving: list[_Leaving] = []
-        directories: list[tuple[bytes, int]] = []
-        for path, entry in known.items():
-            status = self.place.status(path)
-            changed.add(self.place.in_mirror(parent(path)))
-            if status is None:  # already out, by an attempt that failed, or died, before that was durable
-                changed.add(self._keeper.where(path))
-                continue
-            above = self.place.directory(parent(path))
-            if stat.S_ISDIR(status.st_mode):
-                directories.append((path, above))
-            else:
-                span = Span.between(entry.since_ns, self._until_ns(path, now_ns))
-                leaving.append(_Leaving(path, above, self._keeper.directory_of(path, changed), span))
-        if any(self._crew.map(lambda one: self._keeper.prepare(one.path, one.beside), leaving)):
-            self._sync(changed)  # no content must be only where a power cut can leave no way to
-        self._crew.map(self._move_one, leaving)
-        for path, above in directories:
-            self.place.layout.root.forget(self.place.in_mirror(path))
-            try:
-                self._fs.rmdir(name_of(path), at=above)
-            except OSError as error:
-                # Something that is not ours, or not restored yet, is in it: the directory stays for that.
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
+    def _make_mirror_directories(self, paths: Iterable[bytes]) -> set[bytes]:
+        """The directories are there, with all above them; which directories, relative to Persist, are to be synced.
 
-    def _move_one(self, one: _Leaving) -> None:
-        self._keeper.move(one.path, one.above, one.beside, span=one.span, durably=not self.durable.at_once)
-
-    def _make_mirror_directory(self, path: bytes, changed: set[bytes]) -> None:
-        changed.update(self.place.layout.make(self.place.in_mirror(path)))
-        # One that nobody calls safe may be there from an attempt that failed, or died, before it was durable.
-        above = [each for each in [*ancestors(path), path] if each and self.index.get(each) is None]
-        changed.update(self.place.in_mirror(parent(each)) for each in above)
-
-    def _sync(self, directories: Iterable[bytes]) -> None:
-        layout = self.place.layout
-        self.durable.sync(self._opened({*directories, *layout.unsynced}))
-        layout.unsynced.clear()
-
-    def _opened(self, directories: Iterable[bytes]) -> Iterator[int]:
-        for path in sorted(directories):
-            with suppress(FileNotFoundError, NotADirectoryError):  # emptied and removed in the same batch
-                yield self.place.layout.root.directory(path)
+        What was open before may be closed.
+        """
+        changed: set[bytes] = set()
+        for path in paths:
+            changed |= self.place.layout.make_all([self.place.in_mirror(path)])
+            # One that nobody calls safe may be there from an attempt that failed, or died, before it was durable.
+            above = [each for each in _with_above(path) if self.index.get(each) is None]
+            changed.update(self.place.in_mirror(parent(each)) for each in above)
+        return changed
 
     def tidy(self) -> None:
         """A journal that is mostly history is written anew. It takes seconds for a million files: for idle moments."""
         if self._journal.is_bloated(len(self.index)):
             with destination():
-                self._journal.rewrite(self.index, self.session)
+                self._rewrite_journal()
+
+    def _rewrite_journal(self) -> None:
+        self.place.clear_the_way()
+        self._journal.rewrite(self.index, self.session)
 
     def free_bytes(self) -> int:
         with destination():
@@ -388,3 +314,8 @@ class Store:
     def close(self) -> None:
         self._journal.close()
         self.place.close()
+
+
+def _with_above(directory: bytes) -> list[bytes]:
+    """``directory`` and all above it, but for the home itself."""
+    return [*ancestors(directory), directory] if directory else []

@@ -47,6 +47,9 @@ class Changes:
         with self._lock:
             self._lost = True
 
+    def __len__(self) -> int:
+        return len(self._paths)
+
     def take(self) -> tuple[dict[bytes, What], list[Move], bool]:
         """The changed paths, the moved directories, and whether anything was lost; nothing waits any more."""
         with self._lock:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 from sidecar.backup.index import Index
 from sidecar.backup.moves import Move
 from sidecar.clock import Clock
 from sidecar.config import Settings
-from sidecar.entry import Entry, Kind, join, name_of, parent
+from sidecar.entry import Entry, join, name_of, parent
 from sidecar.fsops import Tree
+from sidecar.home.arrivals import Arrivals
 from sidecar.home.changes import Changes
+from sidecar.home.mapped import Mapped
 from sidecar.home.scan import Listing, Pruned, Scanner
 from sidecar.home.settle import Settle
 from sidecar.home.skips import Skips
@@ -32,12 +34,6 @@ _RESCAN_PAUSE = 4
 
 _ENOUGH = 8192
 """A walk pauses when so much that it found waits to be saved: a first backup must not fill the memory."""
-
-_TRAVEL_S = 5.0
-"""A directory that was moved away is recognised for so long where it appears."""
-_SAMPLE = 4
-
-_MOST_MAPPED = 10_000
 
 GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 """What a look at a path says when nothing of ours is there any more."""
@@ -73,9 +69,8 @@ class Finder:
         """What a walk found, as it was then, and what came in a mass: saved after what is fresh."""
         self.moves: list[Move] = []
         """Directories that were renamed: for the saver, who says ``read_moved`` then."""
-        self._departed: dict[bytes, float] = {}
-        """Directories that were moved away, and when we heard of it."""
-        self._mapped: dict[bytes, None] = {}
+        self._arrivals = Arrivals(index, scanner)
+        self._mapped = Mapped()
         self.skips = Skips()
         self.scanned = False
         """Whether events are all that is left to know: the whole home was read, and no event was lost since."""
@@ -104,16 +99,15 @@ class Finder:
         now_s = self._clock.monotonic()
         paths, moves, lost = self._changes.take()
         arrived = {move.new for move in moves}
-        self._departed = {path: at_s for path, at_s in self._departed.items() if at_s > now_s - _TRAVEL_S}
-        self._departed.update((path, now_s) for path, what in paths.items() if what & What.DEPARTED)
+        self._arrivals.departed([path for path, what in paths.items() if what & What.DEPARTED], now_s)
         self.moves += [move for move in moves if not self.is_left_out(move.new)]
         for path, what in paths.items():
             if self.is_left_out(path):
                 continue
             if what & What.WRITTEN:
-                self._note_mapped(path)
+                self._mapped.opened(path)
             elif what & What.CLOSED:
-                self._mapped.pop(path, None)
+                self._mapped.closed(path, now_s)
             if path in arrived:
                 continue  # read when it has been moved in the mirror
             self.settle.touch(path, now_s)
@@ -129,6 +123,7 @@ class Finder:
     def reload_rules(self) -> None:
         """The user edited what is left out: if that changes anything, everything is looked at again."""
         if self._scanner.load_rules():
+            self.scanned = False
             self._walk_soon(self._clock.monotonic())
 
     def _walk_soon(self, at_s: float) -> None:
@@ -146,18 +141,13 @@ class Finder:
         """Whether ``path`` is left out, or is in a directory that is, by its name or for what is in it."""
         return self._scanner.skip_name(path) is not None
 
-    def _note_mapped(self, path: bytes) -> None:
-        self._mapped[path] = None
-        if len(self._mapped) > _MOST_MAPPED:
-            del self._mapped[next(iter(self._mapped))]
-
     def may_be_mapped(self, path: bytes) -> bool:
-        """Whether ``path`` may be written without any event: somebody has it open, or a walk found it changed."""
+        """Whether ``path`` may be written without any event: somebody had it open, or a walk found it changed."""
         return path in self._mapped
 
     def mapped(self) -> list[bytes]:
         """The paths that may have changed without any event."""
-        return list(self._mapped)
+        return self._mapped.paths()
 
     # Walking.
 
@@ -185,8 +175,13 @@ class Finder:
 
     @property
     def unseen(self) -> int:
-        """How many files nobody has looked at since the start, or since events were lost: they may not be safe."""
-        return sum(self._unseen.values()) or int(not self.scanned)
+        """How many files nobody has looked at since an event told of them, the start, or a loss of events."""
+        return len(self._changes) + (sum(self._unseen.values()) or int(not self.scanned))
+
+    @property
+    def unseen_in(self) -> dict[bytes, int]:
+        """The directories whose files nobody has looked at since the start, with their number."""
+        return self._unseen
 
     def walk_due(self, now_s: float, saving: int) -> bool:
         """Whether ``walk`` has something to do while ``saving`` paths wait to be saved."""
@@ -195,16 +190,26 @@ class Finder:
     def walk(self) -> None:
         """A slice of the periodic walk: it finds what gave no event."""
         if self._walk is None:
-            self._begin_walk()
+            self.begin_walk()
         self._step_walk(_SLICE_S)
+
+    @property
+    def is_walking(self) -> bool:
+        """Whether a walk has begun and not ended."""
+        return self._walk is not None
 
     def scan(self) -> None:
         """Every directory was read since this call; what differs from the mirror waits."""
-        self._begin_walk()
+        self.begin_walk()
+        self.finish_walk()
+
+    def finish_walk(self) -> None:
+        """The walk that has begun has ended, however much waits then."""
         while self._walk is not None:
             self._step_walk(float("inf"))
 
-    def _begin_walk(self) -> None:
+    def begin_walk(self) -> None:
+        """From now on every directory is read, by ``walk``."""
         self._scanner.load_rules()
         self.skips.begin()
         self._walk = _Walk()
@@ -226,6 +231,7 @@ class Finder:
         self._walk = None
         self._survey = walk.survey
         self._unseen.clear()
+        self._mapped.walked(now_s, self.scan_interval_s)
         self.skips.complete()
         self.scanned = not walk.is_stale
         self._scan_ended_s = now_s
@@ -288,44 +294,12 @@ class Finder:
             self.skips.add(Skipped(directory, listing.reason))
             self.forget_directory(directory)
             return []
-        if self._departed and (old := self._origin(directory)) is not None:
+        is_expected = any(move.new == directory for move in self.moves)
+        if not is_expected and (old := self._arrivals.origin(directory)) is not None:
             self.moves.append(Move(self._clock.now_ns(), old, directory))
             return []  # read when it has been moved in the mirror
         self._compare(directory, listing)
         return listing.directories
-
-    def _origin(self, directory: bytes) -> bytes | None:
-        """Where ``directory``, which nobody knows, was moved from, when the event of its arrival came too early for us.
-
-        It is told by what is in it: the same files, inode by inode.
-        """
-        if self._index.get(directory) is not None or any(move.new == directory for move in self.moves):
-            return None
-        for old in self._departed:
-            sample = list(islice(self._files_below(old), _SAMPLE))
-            if sample and all(self._is_at(directory + path[len(old) :], entry) for path, entry in sample):
-                del self._departed[old]
-                return old
-        return None
-
-    def _files_below(self, directory: bytes) -> Iterator[tuple[bytes, Entry]]:
-        waiting = [directory]
-        while waiting:
-            above = waiting.pop()
-            for name in self._index.names(above):
-                path = join(above, name)
-                entry = self._index.get(path)
-                if entry is not None and entry.kind is not Kind.DIRECTORY:
-                    yield path, entry
-                else:
-                    waiting.append(path)
-
-    def _is_at(self, path: bytes, known: Entry) -> bool:
-        try:
-            seen = Entry.of(self._scanner.status(path))
-        except OSError:
-            return False
-        return seen is not None and seen.ino == known.ino
 
     def _compare(self, directory: bytes, listing: Listing) -> None:
         for skipped in listing.skipped:
@@ -347,7 +321,7 @@ class Finder:
         if path in self.settle:
             return
         if self._index.is_held(path):
-            self._note_mapped(path)  # it changed, and no event told of it
+            self._mapped.opened(path)
         if fresh_ns < entry.ctime_ns <= fresh_ns + 10**9:
             self.settle.touch(path, self._clock.monotonic())
         else:

@@ -96,7 +96,7 @@ Thread = tuple[Line, int]
 """A line, and how many of its parts the names down to a directory have used up."""
 
 
-class Place:
+class RulesHere:
     """What holds for the names in one directory."""
 
     __slots__ = ("_fixed", "_lines", "_rules", "_threads", "brought_back", "left_out")
@@ -167,18 +167,18 @@ class Place:
         """Whether the directory ``name``, which is left out for ``left_out``, is a passage."""
         return any(line.reaches_into(left_out) for line, _ in self._step(name))
 
-    def enter(self, name: bytes) -> Place:
+    def enter(self, name: bytes) -> RulesHere:
         """The directory ``name`` in it."""
         if self.is_closed:
             return self
         left_out, brought_back = self.decide(name, is_directory=True)
-        return self._rules.place(tuple(self._step(name)), left_out=left_out, brought_back=brought_back)
+        return self._rules.here(tuple(self._step(name)), left_out=left_out, brought_back=brought_back)
 
-    def without(self, reason: str) -> Place:
+    def without(self, reason: str) -> RulesHere:
         """The same directory, left out for what is in it."""
         if self.left_out is not None:
             return self
-        return self._rules.place(self._threads, left_out=LeftOut(reason), brought_back=False)
+        return self._rules.here(self._threads, left_out=LeftOut(reason), brought_back=False)
 
     def _step(self, name: bytes) -> dict[Thread, None]:
         found: dict[Thread, None] = {}
@@ -217,9 +217,9 @@ class Rules:
         fixed[NAME] = None
         self.fixed: Mapping[bytes, LeftOut | None] = fixed
         """Names directly in the home of which no line decides."""
-        self._ordinary = Place(self)
+        self._ordinary = RulesHere(self)
         threads = [thread for line in lines if not line.is_anywhere for thread in _reached(line, 0)]
-        self.home = Place(self, tuple(threads), fixed=fixed)
+        self.home = RulesHere(self, tuple(threads), fixed=fixed)
 
     def _prepare_may_match(self) -> None:
         names, endings, globs = set(), [], []
@@ -233,13 +233,13 @@ class Rules:
         self._names, self._endings = frozenset(names), tuple(endings)
         self._globs = _compile(b"|".join(globs)) if globs else None
 
-    def place(self, threads: tuple[Thread, ...], *, left_out: LeftOut | None, brought_back: bool) -> Place:
+    def here(self, threads: tuple[Thread, ...], *, left_out: LeftOut | None, brought_back: bool) -> RulesHere:
         """A directory that ``threads`` lead to. Most are alike, and share one."""
         if left_out is not None and not any(line.reaches_into(left_out) for line, _ in threads):
             threads = ()
         if left_out is None and not threads and not brought_back:
             return self._ordinary
-        return Place(self, threads, left_out=left_out, brought_back=brought_back)
+        return RulesHere(self, threads, left_out=left_out, brought_back=brought_back)
 
     def may_match(self, name: bytes) -> bool:
         """Whether one of ``anywhere`` may match ``name``; False is certain."""

@@ -12,12 +12,12 @@ from collections.abc import Collection, Iterable, Set
 from dataclasses import dataclass
 
 from sidecar import select
-from sidecar.entry import Entry, Kind, join, name_of, parent
+from sidecar.entry import Entry, Kind, name_of, parent
 from sidecar.fsops import READ_FLAGS, FileSystem, Tree, read_file
 from sidecar.home import ignore
 from sidecar.outcome import Skipped
 
-_MOST_PLACES = 2000
+_MOST_KNOWN = 2000
 """Directories of which is remembered what holds in them; a walk goes from one to the next below it."""
 
 
@@ -25,18 +25,12 @@ _MOST_PLACES = 2000
 class Listing:
     """What one directory holds. ``names`` are all its names: what is missing among them is gone."""
 
-    directory: bytes
     found: dict[bytes, Entry]
     """What is saved of it, by name."""
     directories: list[bytes]
     """The paths to read next: the directories in ``found``, and those in which only something is brought back."""
     skipped: list[Skipped]
     names: frozenset[bytes]
-
-    @property
-    def kept(self) -> list[tuple[bytes, Entry]]:
-        """``found`` by path."""
-        return [(join(self.directory, name), entry) for name, entry in self.found.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +41,6 @@ class Names:
     """The names of files and links."""
     directories: list[bytes]
     """The paths to read next."""
-    skipped: list[Skipped]
-    names: frozenset[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +82,7 @@ class Scanner:
 
     def _use(self, rules: ignore.Rules) -> None:
         self._rules = rules
-        self._places = {b"": rules.home}
+        self._known_rules = {b"": rules.home}
 
     def _read_rules(self) -> tuple[bytes, str | None]:
         try:
@@ -125,9 +117,9 @@ class Scanner:
         """
         if not path:
             return None
-        place = self._place(parent(path))
-        left_out = place.left_out if place.is_closed else place.leaves_out(name_of(path))
-        if left_out is None and path in self._by_content and self._place(path).is_closed:
+        here = self._rules_in(parent(path))
+        left_out = here.left_out if here.is_closed else here.leaves_out(name_of(path))
+        if left_out is None and path in self._by_content and self._rules_in(path).is_closed:
             return self._by_content[path]
         return None if left_out is None else left_out.reason
 
@@ -136,14 +128,14 @@ class Scanner:
         if not path:
             return None
         is_directory = stat.S_ISDIR(status.st_mode)
-        left_out = self._place(parent(path)).decide(name_of(path), is_directory=is_directory)[0]
+        left_out = self._rules_in(parent(path)).decide(name_of(path), is_directory=is_directory)[0]
         if left_out is None and is_directory:
-            left_out = self._place(path).left_out
+            left_out = self._rules_in(path).left_out
         return self.skip_status(status) if left_out is None else left_out.reason
 
     def is_brought_back(self, path: bytes) -> bool:
         """Whether a ``!`` line of the user matches the file ``path`` itself: a core dump is saved then."""
-        return self._place(parent(path)).decide(name_of(path), is_directory=False)[1]
+        return self._rules_in(parent(path)).decide(name_of(path), is_directory=False)[1]
 
     def is_ours(self, path: bytes) -> bool:
         """Whether ``path`` may be written to: it does not lie in another tier, and has no name that stays out always.
@@ -163,21 +155,21 @@ class Scanner:
         above, _, name = path.rpartition(b"/")
         return self._fs.lstat(name, at=self._home.directory(above))
 
-    def _place(self, directory: bytes) -> ignore.Place:
+    def _rules_in(self, directory: bytes) -> ignore.RulesHere:
         way = []
-        while (place := self._places.get(directory)) is None:
+        while (here := self._known_rules.get(directory)) is None:
             way.append(directory)
             directory = parent(directory)
-        if len(self._places) + len(way) > _MOST_PLACES:
-            self._places = {b"": self._rules.home}
+        if len(self._known_rules) + len(way) > _MOST_KNOWN:
+            self._known_rules = {b"": self._rules.home}
         for path in reversed(way):
-            if place.is_closed:
+            if here.is_closed:
                 break
-            place = place.enter(name_of(path))
-            if path in self._by_content and not place.brought_back:
-                place = place.without(self._by_content[path])
-            self._places[path] = place
-        return place
+            here = here.enter(name_of(path))
+            if path in self._by_content and not here.brought_back:
+                here = here.without(self._by_content[path])
+            self._known_rules[path] = here
+        return here
 
     # Reading.
 
@@ -204,7 +196,7 @@ class Scanner:
                 visit.directories.append(visit.prefix + name)
         if visit.pruned is not None:
             return visit.pruned
-        return Listing(directory, found, visit.directories, visit.skipped, visit.names)
+        return Listing(found, visit.directories, visit.skipped, visit.names)
 
     def read_names(self, directory: bytes) -> Names | Pruned:
         """What ``directory`` holds now, without a look at any file: for a quick first walk that sets watches.
@@ -217,8 +209,7 @@ class Scanner:
         files: list[bytes] = []
         for name, kind in self._fs.chosen_kinds(visit.fd, visit.choose):
             if not kind:
-                visit.skip(name, "a special file")
-                continue
+                continue  # a special file
             is_directory = kind == stat.S_IFDIR
             if visit.asks_for_kind and not visit.keeps(name, is_directory=is_directory):
                 continue
@@ -226,17 +217,17 @@ class Scanner:
                 visit.directories.append(visit.prefix + name)
             else:
                 files.append(name)
-        return visit.pruned or Names(files, visit.directories, visit.skipped, visit.names)
+        return visit.pruned or Names(files, visit.directories)
 
     def _visit(self, directory: bytes) -> _Visit | Pruned:
         if directory in self._by_content:  # what is in it may have changed: that is looked at again
-            place = self._place(parent(directory)).enter(name_of(directory))
+            here = self._rules_in(parent(directory)).enter(name_of(directory))
         else:
-            place = self._place(directory)
-        if place.is_closed and place.left_out is not None:
-            return Pruned(place.left_out.reason)
+            here = self._rules_in(directory)
+        if here.is_closed and here.left_out is not None:
+            return Pruned(here.left_out.reason)
         try:
-            return _Visit(self, directory, self._home.directory(directory), place)
+            return _Visit(self, directory, self._home.directory(directory), here)
         except OSError:
             self._by_content.pop(directory, None)
             raise
@@ -244,21 +235,21 @@ class Scanner:
     def skip_content(self, directory: bytes, fd: int, names: Set[bytes]) -> str | None:
         """Why ``directory``, open as ``fd`` and with ``names`` in it, is left out for what is in it, or None."""
         reason = None
-        if directory and not self._place(directory).brought_back:  # a home is never left out as a whole
+        if directory and not self._rules_in(directory).brought_back:  # a home is never left out as a whole
             reason = select.skip_directory(names, lambda name: self._head(fd, name)) or self._installed(directory)
         if reason != self._by_content.get(directory):
             if reason is None:
                 del self._by_content[directory]
             else:
                 self._by_content[directory] = reason
-            self._places = {b"": self._rules.home}
+            self._known_rules = {b"": self._rules.home}
         return reason
 
     def _installed(self, directory: bytes) -> str | None:
         environment = select.environment_of(directory)
         if environment is None:
             return None
-        if any(self._place(path).brought_back for path in (environment, parent(directory))):
+        if any(self._rules_in(path).brought_back for path in (environment, parent(directory))):
             return None
         try:
             fd = self._home.directory(environment)
@@ -276,11 +267,11 @@ class Scanner:
 class _Visit:
     """One reading of a directory: ``choose`` is called with its names, before any of them is touched."""
 
-    def __init__(self, scanner: Scanner, directory: bytes, fd: int, place: ignore.Place) -> None:
-        self._scanner, self._directory, self._place = scanner, directory, place
+    def __init__(self, scanner: Scanner, directory: bytes, fd: int, here: ignore.RulesHere) -> None:
+        self._scanner, self._directory, self._here = scanner, directory, here
         self.fd = fd
         self.prefix = directory + b"/" if directory else b""
-        self.asks_for_kind = place.asks_for_kind
+        self.asks_for_kind = here.asks_for_kind
         self.names: frozenset[bytes] = frozenset()
         self.directories: list[bytes] = []
         self.skipped: list[Skipped] = []
@@ -289,31 +280,31 @@ class _Visit:
     def choose(self, names: Collection[bytes]) -> Iterable[bytes]:
         """Those of ``names`` that are not left out by their names alone; none where the directory is pruned."""
         self.names = frozenset(names)
-        if self._place.left_out is None:
+        if self._here.left_out is None:
             reason = self._scanner.skip_content(self._directory, self.fd, self.names)
             if reason is not None:
-                self._place = self._place.without(reason)
-                if self._place.is_closed:
+                self._here = self._here.without(reason)
+                if self._here.is_closed:
                     self.pruned = Pruned(reason)
                     return ()
-        left_out = self._place.sift(self.names)
+        left_out = self._here.sift(self.names)
         for name, why in left_out.items():
             self._leave_out(name, why)
         return [name for name in names if name not in left_out] if left_out else names
 
     def keeps(self, name: bytes, *, is_directory: bool) -> bool:
         """Whether ``name`` is saved, now that its kind is known. A passage is not, but is one of ``directories``."""
-        left_out, _ = self._place.decide(name, is_directory=is_directory)
+        left_out, _ = self._here.decide(name, is_directory=is_directory)
         if left_out is None:
             return True
         self._leave_out(name, left_out)
-        if is_directory and self._place.leads_on(name, left_out):
+        if is_directory and self._here.leads_on(name, left_out):
             self.directories.append(self.prefix + name)
         return False
 
     def _leave_out(self, name: bytes, left_out: ignore.LeftOut) -> None:
         # In a passage everything is left out for the reason of the passage: one entry says it.
-        if left_out is not self._place.left_out:
+        if left_out is not self._here.left_out:
             self.skip(name, left_out.reason)
 
     def skip(self, name: bytes, reason: str) -> None:

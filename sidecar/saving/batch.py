@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterable, Sequence
 from functools import partial
 
@@ -30,7 +29,6 @@ class BatchCopier:
         Raises ``DestinationError`` and ``Cancelled``: then none of them is.
         """
         try:
-            self._store.clear_the_way([(path, wanted.entry) for path, wanted in files])
             return self._save_together(files)
         except DestinationError as error:
             if error.errno not in FULL:
@@ -41,20 +39,16 @@ class BatchCopier:
         return [outcome for file in files for outcome in self.save([file])]
 
     def finish(self, files: Sequence[File], results: Sequence[Copied | DestinationError]) -> list[Outcome]:
-        """As ``save``, for files that were staged elsewhere, to be synced as a whole."""
-        self._store.durable.begin_batch()
+        """As ``save``, for files that were staged elsewhere, and are synced as a whole."""
         failure = next((result for result in results if isinstance(result, DestinationError)), None)
-        if failure is None and not self._store.durable.at_once:
-            failure = DestinationError(errno.EAGAIN, "syncing as a whole became too slow")
         if failure is not None:
-            self._discard_all(results)
+            self.discard_all(results)
             raise failure
         staged = [result for result in results if isinstance(result, Staged)]
         try:
-            self._store.clear_the_way([(path, wanted.entry) for path, wanted in files])
             saved = self.commit(staged)
         except DestinationError as error:
-            self._discard_all(results)
+            self.discard_all(results)
             if error.errno not in FULL:
                 raise
             self._store.place.end_batch()
@@ -62,7 +56,8 @@ class BatchCopier:
         others = [result for result in results if not isinstance(result, Staged | DestinationError)]
         return [*others, *saved]
 
-    def _discard_all(self, results: Iterable[object]) -> None:
+    def discard_all(self, results: Iterable[object]) -> None:
+        """Nothing stays of what is staged among ``results``."""
         for result in results:
             if isinstance(result, Staged):
                 self._store.discard(result)
@@ -106,6 +101,7 @@ class BatchCopier:
     def commit(self, staged: Sequence[Staged]) -> list[Saved]:
         """What is staged is safe, or nothing of it stays. Raises ``DestinationError``."""
         try:
+            self._store.clear_the_way([(each.path, each.entry) for each in staged])
             return self._store.commit(staged)
         except DestinationError:
             for each in staged:
@@ -124,7 +120,7 @@ class BatchCopier:
             results = [*others, *self._crew.map(self._try_to_harden, staged)]
         failure = next((result for result in results if isinstance(result, DestinationError | Cancelled)), None)
         if failure is not None:
-            self._discard_all(results)
+            self.discard_all(results)
             raise failure
         return [result for result in results if not isinstance(result, DestinationError | Cancelled)]
 

@@ -45,6 +45,8 @@ class Jobs:
 
     def __init__(self) -> None:
         self._heaps: tuple[list[_Job], list[_Job]] = ([], [])
+        self._places: dict[bytes, _Job] = {}
+        """Of each waiting file the job that counts: others of it, from before it changed, are passed over."""
         self.files: dict[bytes, Wanted] = {}
         self.directories: dict[bytes, Entry] = {}
         self.gone: dict[bytes, None] = {}
@@ -52,11 +54,21 @@ class Jobs:
         """Directories that were renamed, in the order in which that happened."""
 
     def add(self, path: bytes, wanted: Wanted, *, bulk: bool) -> None:
-        """``path`` is owed as ``wanted``."""
-        waits = path in self.files
+        """``path`` is owed as ``wanted``. What came in a mass and has changed since is fresh."""
+        size = wanted.entry.size
+        waiting = self._places.get(path)
+        job = (bulk and (waiting is None or waiting[0]), class_of(path, size), size, path)
+        apart = _is_apart(wanted)
+        if waiting != job or _is_apart(self.files[path]) != apart:
+            self._places[path] = job
+            heapq.heappush(self._heaps[apart], job)
         self.files[path] = wanted
-        if not waits:
-            self._push(path, wanted, bulk=bulk)
+
+    def drop(self, path: bytes) -> None:
+        """Nothing of ``path`` is to be copied any more."""
+        self.directories.pop(path, None)
+        if path in self.files:
+            self._take(path)
 
     def add_move(self, move: Move) -> None:
         """A directory was renamed. One that is moved on before it was looked at was moved once, or not at all."""
@@ -66,11 +78,6 @@ class Jobs:
             move = replace(move, old=earlier.old)
         if move.old != move.new:
             self.moves.append(move)
-
-    def _push(self, path: bytes, wanted: Wanted, *, bulk: bool) -> None:
-        size = wanted.entry.size
-        apart = size > APART_BYTES or wanted.is_database
-        heapq.heappush(self._heaps[apart], (bulk, class_of(path, size), size, path))
 
     def put_back(self, files: Iterable[tuple[bytes, Wanted]], *, bulk: bool = False) -> None:
         """What was taken and not saved is owed again, unless it changed meanwhile: then it is owed as it is now."""
@@ -92,10 +99,18 @@ class Jobs:
                 break
             if heap[0][1] != first[1] and (len(batch) >= _ENOUGH_FILES or size >= _ENOUGH_BYTES):
                 break
-            *_, path = heapq.heappop(heap)
-            batch.append((path, self.files.pop(path)))
-            size += batch[-1][1].entry.size
+            job = heapq.heappop(heap)
+            if self._counts(job, apart=False):
+                batch.append((job[-1], self._take(job[-1])))
+                size += job[2]
         return batch
+
+    def _counts(self, job: _Job, *, apart: bool) -> bool:
+        return self._places.get(job[-1]) == job and _is_apart(self.files[job[-1]]) == apart
+
+    def _take(self, path: bytes) -> Wanted:
+        del self._places[path]
+        return self.files.pop(path)
 
     def waiting_in_mass(self) -> int:
         """How many small files wait, if all of them came in a mass; else none."""
@@ -108,13 +123,14 @@ class Jobs:
         From then on it is owed by who takes it; a change meanwhile makes it owed here again.
         """
         heap = self._heaps[True]
+        heap[:] = [job for job in heap if self._counts(job, apart=True)]
         waiting = [job for job in heap if job[-1] not in busy]
         if not waiting:
             return None
         job = min(waiting)
         heap.remove(job)
         heapq.heapify(heap)
-        return job[-1], self.files.pop(job[-1])
+        return job[-1], self._take(job[-1])
 
     def ready(self) -> bool:
         """Whether anything but a large file or a deletion can be done now."""
@@ -122,7 +138,7 @@ class Jobs:
 
     def large_ready(self, busy: Container[bytes]) -> bool:
         """Whether ``take_large`` has something."""
-        return any(job[-1] not in busy for job in self._heaps[True])
+        return any(job[-1] not in busy and self._counts(job, apart=True) for job in self._heaps[True])
 
     @property
     def total_bytes(self) -> int:
@@ -131,9 +147,13 @@ class Jobs:
 
     def paths(self) -> list[bytes]:
         """Every owed path, the most important first."""
-        files = [path for *_, path in sorted([*self._heaps[False], *self._heaps[True]])]
+        files = [path for *_, path in sorted(self._places.values())]
         moved = [move.new for move in self.moves]
-        return list(dict.fromkeys([*files, *self.files, *self.directories, *moved, *self.gone]))
+        return list(dict.fromkeys([*files, *self.directories, *moved, *self.gone]))
 
     def __len__(self) -> int:
         return len(self.files) + len(self.directories) + len(self.gone) + len(self.moves)
+
+
+def _is_apart(wanted: Wanted) -> bool:
+    return wanted.entry.size > APART_BYTES or wanted.is_database

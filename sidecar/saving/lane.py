@@ -30,6 +30,8 @@ class Arrived:
     path: bytes
     wanted: Wanted
     result: Copied | DestinationError | Cancelled
+    replaced: Entry | None
+    """What the mirror had there when the copy began."""
     began_s: float
     ended_s: float
 
@@ -69,14 +71,14 @@ class Lane:
         """The size of what is being copied."""
         return sum(wanted.entry.size for wanted, _ in self._running.values())
 
-    def begin(self, path: bytes, wanted: Wanted, directory_fd: int, name: bytes) -> None:
+    def begin(self, path: bytes, wanted: Wanted, directory_fd: int, name: bytes, *, replaced: Entry | None) -> None:
         """``path``, whose directory is open as ``directory_fd``, is being copied under the staging ``name``."""
         source = Source(path, self._fs.duplicate(directory_fd), wanted.entry, wanted.may_be_core, wanted.mapped)
-        future = self._pool.submit(self._copy, source, wanted, name)
+        future = self._pool.submit(self._copy, source, wanted, name, replaced)
         self._running[path] = (wanted, future)
         future.add_done_callback(lambda _: self._wake())
 
-    def _copy(self, source: Source, wanted: Wanted, name: bytes) -> Arrived:
+    def _copy(self, source: Source, wanted: Wanted, name: bytes, replaced: Entry | None) -> Arrived:
         began_s = self._clock.monotonic()
         result: Copied | DestinationError | Cancelled
         try:
@@ -88,7 +90,7 @@ class Lane:
         finally:
             with suppress(OSError):  # nothing was written through it, and it is closed all the same: close(2)
                 self._fs.close(source.directory_fd)
-        return Arrived(source.path, wanted, result, began_s, self._clock.monotonic())
+        return Arrived(source.path, wanted, result, replaced, began_s, self._clock.monotonic())
 
     @property
     def has_arrived(self) -> bool:

@@ -70,6 +70,11 @@ class Porter:
         return 0 if self._running is None else len(self._running[0])
 
     @property
+    def pid(self) -> int | None:
+        """The second process, while there is one."""
+        return None if self._process is None else self._process.pid
+
+    @property
     def is_free(self) -> bool:
         """Whether a batch can be begun."""
         return self.is_usable and self._running is None
@@ -128,7 +133,7 @@ class Porter:
         return replies
 
     def take(self) -> Delivered:
-        """The batch that has arrived. Raises ``PorterGone``; then nobody will be one again."""
+        """The batch that has arrived. Raises ``PorterGone``; from then on ``is_usable`` is false."""
         assert self._running is not None
         files, names, future = self._running
         self._running, self._entries = None, {}
@@ -156,6 +161,13 @@ class Porter:
     def next_due_s(self) -> float | None:
         """When ``rest`` will have something to do."""
         return None if self._process is None or self._running is not None else self._idle_since_s + _IDLE_S
+
+    def drop(self) -> Sequence[File]:
+        """What is under way was never begun, and the next batch is begun by another process."""
+        files = self.files()
+        self.stop()
+        self._running, self._entries = None, {}
+        return files
 
     def stop(self) -> None:
         """The process is gone, with what it is doing."""

@@ -15,21 +15,21 @@ from sidecar.clock import Clock
 from sidecar.config import Settings
 from sidecar.copy import FULL, Cancelled, Copier, Staged, does_not_fit
 from sidecar.crew import Crew
-from sidecar.entry import Entry, Kind, ancestors, legible, parent
+from sidecar.entry import Kind, legible, parent
 from sidecar.fsops import DestinationError, FileSystem, Tree
-from sidecar.home.finder import GONE, Finder
+from sidecar.home.finder import Finder
 from sidecar.home.scan import Scanner
 from sidecar.outcome import ChangedWhileReading, Failed, Outcome, Saved, Skipped, Vanished
 from sidecar.saving.batch import BatchCopier
-from sidecar.saving.jobs import APART_BYTES, Jobs, Wanted
-from sidecar.saving.lane import Arrived, Lane
+from sidecar.saving.books import Books
+from sidecar.saving.jobs import APART_BYTES, Jobs
+from sidecar.saving.lane import Arrived, Copied, Lane
 from sidecar.saving.pace import Pace
-from sidecar.saving.porter import WORTHWHILE, Delivered, Porter, PorterGone
+from sidecar.saving.planner import Planner
+from sidecar.saving.porter import WORTHWHILE, Delivered, File, Porter, PorterGone
 from sidecar.saving.removal import Removal
-from sidecar.saving.retry import Retry
-from sidecar.select import may_be_core
 from sidecar.sqlite.copy import DatabaseCopier
-from sidecar.sqlite.files import COMPANION_SUFFIXES, companions_of
+from sidecar.sqlite.files import companions_of
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +57,20 @@ class Saver:
         crew: Crew,
         wake: Callable[[], None],
     ) -> None:
-        self._clock, self._home = clock, home
-        self._scanner, self._finder, self._store = scanner, finder, store
+        self._clock, self._home, self._finder, self._store = clock, home, finder, store
         self.cancelled: Callable[[], bool] = lambda: False
         copier = Copier(
             fs, clock, store.place.staging_fd, settings.max_file_bytes, clock.sleep, lambda: self.cancelled()
         )
         self._batch = BatchCopier(fs, home, store, copier=copier, crew=crew)
-        databases = DatabaseCopier(fs, clock, store.place.staging_fd, settings.max_file_bytes, lambda: self.cancelled())
+        databases = DatabaseCopier(
+            fs,
+            clock,
+            store.place.staging_fd,
+            settings.max_file_bytes,
+            lambda: self.cancelled(),
+            finder.databases.note_unreadable,
+        )
         self.lane = Lane(fs, clock, copier, databases, wake)
         self.porter = Porter(
             clock,
@@ -75,13 +81,19 @@ class Saver:
         )
         self._arrived: list[Arrived] = []
         self._jobs = Jobs()
-        self._removal = Removal(clock, store, is_gone=self._is_gone, on_removed=self._removed)
         self.pace = Pace()
-        self.retry = Retry()
-        self.failed: dict[bytes, str] = {}
-        self.busy: set[bytes] = set()
-        """What changed under every attempt to copy it: it may hold still the next time."""
-        self.saved_at_ns: int | None = None
+        self.books = Books(clock)
+        self.planner = Planner(
+            home=home,
+            scanner=scanner,
+            finder=finder,
+            index=store.index,
+            jobs=self._jobs,
+            books=self.books,
+            is_under_way=lambda path, entry: self.porter.carries(path, entry) or self.lane.carries(path, entry),
+            holds_back=lambda path: self.pace.holds_back(path, clock.monotonic()),
+        )
+        self._removal = Removal(clock, store, is_gone=self.planner.is_gone, on_removed=self._removed)
 
     # What is owed.
 
@@ -127,107 +139,13 @@ class Saver:
     def owed(self) -> list[bytes]:
         """Every path that is not safe, though it should be: the most important first."""
         arrived = [*(each.path for each in self._arrived), *(path for path, _ in self.porter.files())]
-        waiting = [*self.pace.waiting(), *self.retry.paths()]
+        waiting = [*self.pace.waiting(), *self.books.retry.paths()]
         return [*dict.fromkeys([*self._jobs.paths(), *arrived, *self.lane.paths(), *waiting])]
-
-    # Planning.
-
-    def plan(self, paths: Iterable[bytes]) -> None:
-        """What stands at ``paths`` now is queued, unless it is safe already, left out, or not ours to save."""
-        safe: set[bytes] = set()
-        for path in dict.fromkeys(map(self._instead, paths)):
-            if path and not self._finder.is_left_out(path) and (entry := self._look(path)) is not None:
-                self._queue(path, entry, bulk=False, safe=safe)
-        self._home.forget()
-
-    def _instead(self, path: bytes) -> bytes:
-        """The path to look at when ``path`` changed: of a database's log, the database; empty where none is."""
-        part = self._finder.databases.companion(path) if path.endswith(COMPANION_SUFFIXES) else None
-        if part is None:
-            return path
-        self._finder.skips.add(part[0])
-        return part[1] or b""
-
-    def plan_backlog(self, found: Iterable[tuple[bytes, Entry | None]]) -> None:
-        """As ``plan``, after everything that is fresh; what a walk has just seen is not looked at again."""
-        safe: set[bytes] = set()
-        for path, seen in found:
-            if seen is not None:
-                self._queue(path, seen, bulk=True, safe=safe)
-            elif (place := self._instead(path)) and not self._finder.is_left_out(place):
-                entry = self._look(place)
-                if entry is not None:
-                    self._queue(place, entry, bulk=True, safe=safe)
-        self._home.forget()
-
-    def _queue(self, path: bytes, entry: Entry, *, bulk: bool, safe: set[bytes]) -> None:
-        """``path`` is owed, unless the mirror has it. ``safe`` are directories that it has, for sure."""
-        index = self._store.index
-        known = index.get(path)
-        is_held = known is not None and index.is_held(path)
-        if known is not None and is_held and known.same_as(entry):
-            self._settled(path)
-            return
-        if self.porter.carries(path, entry) or self.lane.carries(path, entry):
-            return
-        if parent(path) not in safe:
-            self._plan_ancestors(path)
-            safe.add(parent(path))
-        if entry.kind is Kind.DIRECTORY:
-            self._jobs.directories[path] = entry
-        elif not (entry.size > APART_BYTES and self.pace.holds_back(path, self._clock.monotonic())):
-            may_be_there = known is not None and not is_held and entry.kind is Kind.FILE and known.size == entry.size
-            wanted = Wanted(
-                entry,
-                may_be_core=may_be_core(path, entry.size) and not self._scanner.is_brought_back(path),
-                mapped=self._finder.may_be_mapped(path),
-                is_database=path in self._finder.databases,
-                may_be_there=may_be_there,
-            )
-            self._jobs.add(path, wanted, bulk=bulk)
 
     def plan_moves(self, moves: Iterable[Move]) -> None:
         """Directories that were renamed are renamed in the mirror too, first of all."""
         for move in moves:
             self._jobs.add_move(move)
-
-    def _look(self, path: bytes) -> Entry | None:
-        """What stands at ``path``, if it is to be saved; what is gone is queued as gone."""
-        try:
-            status = self._scanner.status(path)
-            entry = Entry.of(status)
-            if entry is not None:
-                entry = self._finder.databases.entry(path, entry)
-        except OSError as error:
-            if error.errno not in GONE:
-                self.failed[path] = f"cannot be read: {error.strerror}"
-                self.retry.later(path, self._clock.monotonic())
-            elif self._store.index.is_held(path):
-                self._jobs.gone[path] = None
-            else:
-                self._settled(path)
-            return None
-        reason = self._scanner.skip(path, status)
-        if entry is None or reason is not None:
-            self._settled(path)
-            self._finder.skips.add(Skipped(path, reason or "not a file, a link or a directory"))
-            return None
-        self._finder.skips.discard(path)
-        return entry
-
-    def _plan_ancestors(self, path: bytes) -> None:
-        """The directories above ``path`` that are not safe are queued; above one that is safe or queued, all are."""
-        index = self._store.index
-        while (path := parent(path)) and path not in self._jobs.directories:
-            known = index.get(path)
-            if known is not None and known.kind is Kind.DIRECTORY and index.is_held(path):
-                return
-            try:
-                entry = Entry.of(self._scanner.status(path))
-            except OSError:
-                return  # gone again, and what was in it too
-            if entry is not None and entry.kind is Kind.DIRECTORY:
-                self._jobs.directories[path] = entry
 
     # Saving.
 
@@ -235,9 +153,7 @@ class Saver:
         """One batch of what is queued is safe or accounted for. Raises ``DestinationError``: it is queued still."""
         try:
             self._move_directories()
-            if self._jobs.directories:
-                self._account(self._batch.save_directories(sorted(self._jobs.directories.items())))
-                self._jobs.directories.clear()
+            self._save_directories()
             self._begin_large()
             self._save_small()
             self._finish_large()
@@ -249,6 +165,14 @@ class Saver:
             self._store.place.end_batch()
             self._home.forget()
 
+    def _save_directories(self) -> None:
+        waiting = sorted(self._jobs.directories.items())
+        # One that was moved away meanwhile would stay in the mirror, and nobody would look for it.
+        standing = [each for each in waiting if self.planner.kind(each[0]) is Kind.DIRECTORY]
+        if standing:
+            self._account(self._batch.save_directories(standing))
+        self._jobs.directories.clear()
+
     def _move_directories(self) -> None:
         finished = self._store.finish_move()
         if finished is not None:
@@ -257,7 +181,7 @@ class Saver:
         while self._jobs.moves:
             move = self._jobs.moves[0]
             if self._is_moved(move.old, move.new):
-                for path in self._unsaved_above(move.new):
+                for path in self.planner.unsaved_above(move.new):
                     self._account(self._batch.save_directories([(path, self._jobs.directories.pop(path))]))
                 if self._store.move(move):
                     log.info("%s is %s now", legible(move.old), legible(move.new))
@@ -268,14 +192,12 @@ class Saver:
     def _is_moved(self, old: bytes, new: bytes) -> bool:
         """Whether the home has now at ``new`` what it had at ``old``, and the mirror has nothing of ours there."""
         index = self._store.index
-        if index.get(old) is None or index.get(new) is not None or any(index.below(new)) or not self._is_gone(old):
+        if index.get(old) is None or index.get(new) is not None or any(index.below(new)):
             return False
-        entry = self._look(new)
+        if not self.planner.is_gone(old):
+            return False
+        entry = self.planner.look(new)
         return entry is not None and entry.kind is Kind.DIRECTORY and not self._finder.is_left_out(new)
-
-    def _unsaved_above(self, path: bytes) -> list[bytes]:
-        self._plan_ancestors(path)
-        return [above for above in ancestors(path) if above in self._jobs.directories]
 
     def _save_small(self) -> None:
         delivered = self._take_delivered() if self.porter.has_arrived else None
@@ -308,7 +230,7 @@ class Saver:
             if files:
                 self.porter.begin(files, [self._store.place.staging_name() for _ in files])
         except OSError as error:
-            log.warning("no second process for a mass of files: %s", error.strerror)
+            log.warning("no second process for a mass of files: %s", error)
             self.porter.is_usable = False
             rest = batch
         self._jobs.put_back(rest)
@@ -323,10 +245,31 @@ class Saver:
             return None
 
     def _finish_batch(self, delivered: Delivered) -> None:
+        """What was staged is safe, but for what is not in the home any more as it was staged: a newer state may be.
+
+        Raises ``DestinationError`` and ``Cancelled``: then all of it is owed again.
+        """
+        files: list[File] = []
+        results: list[Copied | DestinationError] = []
+        stale: list[bytes] = []
+        for file, result in zip(delivered.files, delivered.results, strict=True):
+            if isinstance(result, Staged) and not self.planner.is_still(result.path, result.entry):
+                self._store.discard(result)
+                stale.append(result.path)
+            else:
+                files.append(file)
+                results.append(result)
+        self.planner.plan(stale)
+        self._store.durable.begin_batch()
+        if not self._store.durable.at_once:
+            # What nobody has synced by itself is staged once more, and then it is.
+            self._batch.discard_all(results)
+            self._jobs.put_back(files, bulk=True)
+            return
         try:
-            outcomes = self._batch.finish(delivered.files, delivered.results)
-        except DestinationError:
-            self._jobs.put_back(delivered.files, bulk=True)
+            outcomes = self._batch.finish(files, results)
+        except (DestinationError, Cancelled):
+            self._jobs.put_back(files, bulk=True)
             raise
         self._account(outcomes)
 
@@ -337,7 +280,8 @@ class Saver:
                 continue
             try:
                 directory_fd = self._home.directory(parent(path))
-                self.lane.begin(path, wanted, directory_fd, self._store.place.staging_name())
+                replaced = self._store.index.get(path)
+                self.lane.begin(path, wanted, directory_fd, self._store.place.staging_name(), replaced=replaced)
             except OSError:
                 self._account([Vanished(path)])
 
@@ -348,7 +292,7 @@ class Saver:
             try:
                 outcome = self._land(arrived)
             except (DestinationError, Cancelled):
-                self._jobs.add(arrived.path, arrived.wanted, bulk=False)
+                self._jobs.put_back([(arrived.path, arrived.wanted)])
                 raise
             self.pace.copied(arrived.path, arrived.began_s, arrived.ended_s)
             self._account([outcome])
@@ -359,20 +303,35 @@ class Saver:
             raise result
         if not isinstance(result, Staged):
             return result
-        if self._is_gone(result.path):
-            # With its directory, as no other change of it would be: nobody would ever look for it where it was.
+        if not self._may_land(arrived, result):
             self._store.discard(result)
             return Vanished(result.path)
         try:
-            self._store.clear_the_way([(result.path, result.entry)])
             if arrived.wanted.is_database:
-                # A log beside a database that is whole without it would be played into it.
-                self._store.remove(companions_of(result.path))
+                self._land_companions(result.path)
             return self._batch.commit([result])[0]
         except DestinationError as error:
+            self._store.discard(result)
             if error.errno not in FULL:
                 raise
             return Failed(result.path, does_not_fit(error))
+
+    def _land_companions(self, path: bytes) -> None:
+        companions = companions_of(path)
+        if self._finder.databases.is_unreadable(path):
+            self._finder.put_off(companions)  # files like any other
+        else:
+            # A log beside a database that is whole without it would be played into it.
+            self._store.remove(companions)
+
+    def _may_land(self, arrived: Arrived, staged: Staged) -> bool:
+        """Whether nothing newer is in the mirror, and the home still has a file of this name.
+
+        The file itself may have changed again: of one that changes all the time the backup has the last whole state.
+        With a directory that was moved away it is gone, and nobody would ever look for it where it was.
+        """
+        is_newest = self._store.index.get(staged.path) == arrived.replaced
+        return is_newest and self.planner.kind(staged.path) is staged.entry.kind
 
     # Removing.
 
@@ -380,48 +339,35 @@ class Saver:
         """What the brake holds back has left the mirror, as versions. Raises ``DestinationError``."""
         self._removal.accept()
 
-    def _is_gone(self, path: bytes) -> bool:
-        try:
-            self._scanner.status(path)
-        except OSError as error:
-            if error.errno in GONE:
-                return True
-            self.retry.later(path, self._clock.monotonic())  # nobody knows yet
-        return False
-
     def _removed(self, path: bytes, was_directory: bool) -> None:
         if was_directory:
             self._finder.forget_directory(path)
-        self._settled(path)
+        self.books.settle(path)
 
     # The books.
 
     def _account(self, outcomes: Iterable[Outcome]) -> None:
-        now_s = self._clock.monotonic()
+        books = self.books
         for outcome in outcomes:
             path = outcome.path
             if isinstance(outcome, ChangedWhileReading):
-                self.failed[path] = "changes all the time: the backup holds its last whole version"
-                self.busy.add(path)
+                books.fail(path, "changes all the time: the backup holds its last whole version")
+                books.busy.add(path)
                 self._finder.databases.note_if_one(path)
-                self.retry.later(path, now_s)
             elif isinstance(outcome, Failed):
-                self.failed[path] = outcome.reason
-                self.retry.later(path, now_s)
+                books.fail(path, outcome.reason)
             else:
-                self._settled(path)
+                books.settle(path)
                 if isinstance(outcome, Skipped):
                     self._finder.skips.add(outcome)
                 elif isinstance(outcome, Saved):
-                    self.saved_at_ns = self._clock.now_ns()
-                    self._removal.arrived(outcome.entry.ino)
+                    books.saved_at_ns = self._clock.now_ns()
                 elif isinstance(outcome, Vanished):
-                    self._finder.settle.touch(path, now_s)
+                    self._finder.settle.touch(path, self._clock.monotonic())
 
-    def _settled(self, path: bytes) -> None:
-        self.failed.pop(path, None)
-        self.busy.discard(path)
-        self.retry.forget(path)
+    def start_anew(self) -> None:
+        """The staging directory is another one: what is being staged in the old one is owed again."""
+        self._jobs.put_back(self.porter.drop(), bulk=True)
 
     def close(self) -> None:
         """The threads and the second process end; what is queued stays undone."""

@@ -45,7 +45,10 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class Ordinary:
-    """Copying it like any other file is right: it is no database, or no log stands beside it."""
+    """Copying it like any other file is right: no log stands beside it, or SQLite has no use for it.
+
+    In the latter case what stands beside it is copied like any other file as well: ``on_unreadable`` was told.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,8 @@ class DatabaseCopier:
     staging_fd: int
     max_file_bytes: int
     cancelled: Callable[[], bool]
+    on_unreadable: Callable[[Entry], None] = lambda _: None
+    """Hears, on the thread of ``stage``, of a file with a log that SQLite has no use for, as it was then."""
     ask: Callable[[Request, Callable[[], bool]], Answer] = ask
 
     def stage(
@@ -150,14 +155,20 @@ class DatabaseCopier:
         try:
             status = self.fs.fstat(fd)
             if not stat.S_ISREG(status.st_mode) or not is_header(self.fs.read(fd, _MAGIC_BYTES)):
-                return Ordinary()
+                return self._unreadable(status)
             if max(status.st_size, *(log.st_size for log in logs.values()), 0) > self.max_file_bytes:
                 return self._too_large()
             return self._stage(_Database(directory_fd, name, _Opened(fd, status), logs), staged_name)
         finally:
             self._let_go(fd)
 
-    def _stage(self, database: _Database, staged_name: bytes) -> Copied | Busy | TooLarge | Uncopied:
+    def _unreadable(self, status: os.stat_result) -> Ordinary:
+        entry = Entry.of(status)
+        if entry is not None:
+            self.on_unreadable(entry)
+        return Ordinary()
+
+    def _stage(self, database: _Database, staged_name: bytes) -> Copied | Ordinary | Busy | TooLarge | Uncopied:
         if database.logs:
             at_rest = self._stage_at_rest(database, staged_name)
             if at_rest is not None:
@@ -165,21 +176,19 @@ class DatabaseCopier:
         with _Target(self.fs, self.staging_fd, staged_name) as target:
             return self._concluded(self._ask("backup", database, target), database, target)
 
-    def _stage_at_rest(self, database: _Database, staged_name: bytes) -> Copied | Busy | TooLarge | Uncopied | None:
+    def _stage_at_rest(
+        self, database: _Database, staged_name: bytes
+    ) -> Copied | Ordinary | Busy | TooLarge | Uncopied | None:
         """None where something touches the files; nothing is staged then."""
         with _Target(self.fs, self.staging_fd, staged_name) as target:
-            if not self._copy_at_rest(database, target, database.logs):
+            if not self._copy_at_rest(database, target):
                 return None
             answer = self._ask("recover", database, target)
-            if answer.word is not Word.DAMAGED:
-                return self._concluded(answer, database, target)
-        # No log can mend what SQLite cannot read: the user's bytes are kept as they are.
-        with _Target(self.fs, self.staging_fd, staged_name) as target:
-            if not self._copy_at_rest(database, target, ()):
-                return None
-            return self._finished(database, target)
+            if answer.word is Word.DAMAGED:  # no log can mend it: the user's bytes are kept as they are
+                return self._unreadable(database.main.status)
+            return self._concluded(answer, database, target)
 
-    def _copy_at_rest(self, database: _Database, target: _Target, suffixes: Iterable[bytes]) -> bool:
+    def _copy_at_rest(self, database: _Database, target: _Target) -> bool:
         """Whether the copies, of the main file and its logs, are of one moment: nothing touched any of them.
 
         Neither while they were read nor for a tick before; then what lies there is what a crash would have left.
@@ -187,7 +196,7 @@ class DatabaseCopier:
         started_ns = self.clock.now_ns()
         with ExitStack() as closing:
             sources = {b"": database.main}
-            for suffix in suffixes:
+            for suffix in database.logs:
                 try:
                     fd = self.fs.open(database.name + suffix, READ_FLAGS, at=database.directory_fd)
                 except OSError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from sidecar.entry import Entry, join, name_of, parent
 from sidecar.fsops import FileSystem, Tree
 from sidecar.outcome import Skipped
@@ -20,11 +22,13 @@ _MOST = 10_000
 
 
 class Databases:
-    """Those that were seen with a log since the start. For one thread."""
+    """Those that were seen with a log since the start. For one thread, but for ``note_unreadable``."""
 
     def __init__(self, fs: FileSystem, home: Tree) -> None:
         self._fs, self._home = fs, home
         self._known: dict[bytes, None] = {}
+        self._lock = threading.Lock()
+        self._unreadable: dict[tuple[object, ...], None] = {}
 
     def __contains__(self, path: object) -> bool:
         return path in self._known
@@ -34,6 +38,21 @@ class Databases:
         self._known[path] = None
         if len(self._known) > _MOST:
             del self._known[next(iter(self._known))]
+
+    def note_unreadable(self, entry: Entry) -> None:
+        """SQLite has no use for the file that was ``entry``: until it changes, its logs are files of their own."""
+        with self._lock:
+            self._unreadable[_identity(entry)] = None
+            if len(self._unreadable) > _MOST:
+                del self._unreadable[next(iter(self._unreadable))]
+
+    def is_unreadable(self, path: bytes) -> bool:
+        """Whether ``path`` still is what SQLite had no use for."""
+        try:
+            entry = Entry.of(self._fs.lstat(name_of(path), at=self._home.directory(parent(path))))
+        except OSError:
+            return False
+        return entry is not None and _identity(entry) in self._unreadable
 
     def note_if_one(self, path: bytes) -> None:
         """``path`` could not be copied as it is: if it is a database, it is copied as one from now on."""
@@ -61,13 +80,20 @@ class Databases:
 
     def entry(self, path: bytes, entry: Entry) -> Entry:
         """What stands for ``path``, which is ``entry`` by itself: its logs count too. Raises ``OSError``."""
-        if path not in self._known:
+        if path not in self._known or _identity(entry) in self._unreadable:
             return entry
         logs = logs_of(self._fs, self._home.directory(parent(path)), name_of(path))
         return with_logs(entry, filter(None, map(Entry.of, logs.values())))
 
     def _owns(self, path: bytes) -> bool:
+        if self._unreadable and self.is_unreadable(path):
+            return False
         try:
             return owns_companions(self._fs, self._home.directory(parent(path)), name_of(path))
         except OSError:
             return False
+
+
+def _identity(entry: Entry) -> tuple[object, ...]:
+    """The same for the same content of the same file: see ``Entry.same_as``."""
+    return entry[:6]

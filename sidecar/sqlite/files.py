@@ -1,7 +1,7 @@
 """What belongs to a SQLite database, by SQLite's own rules: the file formats at sqlite.org/fileformat2.html.
 
 A database with a log beside it, a ``-wal`` or a ``-journal``, is two files that are right only together: it is copied
-by ``database_copy`` and becomes one file. Without a log it is copied like any other file.
+by ``copy`` and becomes one file. Without a log it is copied like any other file.
 """
 
 from __future__ import annotations

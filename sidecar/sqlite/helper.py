@@ -1,7 +1,7 @@
 """The child's program: SQLite reads what a user wrote, in a process that may crash and can reach nothing else.
 
 It runs by its path under ``python -I -S`` and imports nothing of ours, so that nothing in a home is ever imported. One
-line on stdin says what to do, one on stdout what came of it: a word that ``database_process`` knows, and a reason.
+line on stdin says what to do, one on stdout what came of it: a word that ``process`` knows, and a reason.
 
 ``backup``   the live database in a directory becomes the empty staged file, by SQLite's backup call
 ``recover``  the staged copy of a database and its log becomes one file, as SQLite does it after a crash
@@ -17,6 +17,7 @@ import ctypes
 import fcntl
 import os
 import resource
+import select
 import signal
 import stat
 import struct
@@ -55,6 +56,7 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _ASK_VERSION = 1
 _PATH_BENEATH = 1
 _NO_NEW_PRIVILEGES = 38
+_PARENT_DEATH_SIGNAL = 1
 _WRITE_FILE, _READ_FILE, _REMOVE_FILE, _TRUNCATE = 1 << 1, 1 << 2, 1 << 5, 1 << 14
 _READ_DIRECTORY = 1 << 3
 _FIRST_VERSION_RIGHTS = (1 << 13) - 1
@@ -75,7 +77,7 @@ class Restarted(Exception):
     """The database changes between any two steps: they lead nowhere."""
 
 
-class Place:
+class MeantFile:
     """A file that is meant: its directory, its name, and itself, open, so that it can be told from any other."""
 
     def __init__(self, directory_fd: int, fd: int, name: bytes) -> None:
@@ -136,7 +138,7 @@ def prove(known: dict[int, Identity], needed: set[Identity], allowed: set[Identi
         raise Outcome("busy", "its directory was replaced while it was copied")
 
 
-def back_up(source: Place, target: Place, deadline: float) -> None:
+def back_up(source: MeantFile, target: MeantFile, deadline: float) -> None:
     """``target`` is a whole copy of ``source``, of one moment after the call."""
     in_wal_mode = holds_log(source)
     confine({source.directory_fd: _READ_FILE, target.directory_fd: _READ_FILE | _WRITE_FILE | _TRUNCATE})
@@ -210,7 +212,7 @@ def page_bytes(fd: int) -> int:
     return 65536 if named == 1 else max(named, 512)
 
 
-def holds_log(source: Place) -> bool:
+def holds_log(source: MeantFile) -> bool:
     """Whether ``source`` is in WAL mode; then its log stays until we end.
 
     Without that lock the last writer could close now, and opening the database would make new files in the home.
@@ -231,13 +233,13 @@ def holds_log(source: Place) -> bool:
     return True
 
 
-def has_log(source: Place) -> bool:
+def has_log(source: MeantFile) -> bool:
     """Whether a write-ahead log stands beside ``source``."""
     status = source.status(b"-wal")
     return status is not None and status.st_size > 0
 
 
-def recover(target: Place) -> None:
+def recover(target: MeantFile) -> None:
     """``target`` and the log beside it are one whole file."""
     journal = target.status(b"-journal")
     if journal is not None and names_super_journal(target):
@@ -256,7 +258,7 @@ def recover(target: Place) -> None:
         raise Outcome("unwritable", "its log could not be written back")
 
 
-def names_super_journal(target: Place) -> bool:
+def names_super_journal(target: MeantFile) -> bool:
     """Whether the journal ends in the name of another: the format is at sqlite.org/src/file/src/pager.c."""
     fd = os.open(target.name + b"-journal", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=target.directory_fd)
     try:
@@ -305,7 +307,16 @@ def limit(max_bytes: int, deadline_s: int) -> None:
         hard = resource.getrlimit(what)[1]
         least = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(what, (least, least))
-    signal.alarm(deadline_s + 2)  # for the case that whoever started us is gone by then
+    signal.alarm(deadline_s + 2)  # for the case that even SQLite's patience does not end
+
+
+def end_with_parent() -> None:
+    """Whoever started us takes us with him: the next sidecar's staging directory is not ours to write to."""
+    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+    listener = select.poll()
+    listener.register(1, 0)
+    if listener.poll(0):  # he was gone before that, and nobody reads what we say
+        sys.exit(1)
 
 
 def outcome_of(error: sqlite3.Error, verb: bytes) -> Outcome:
@@ -329,18 +340,19 @@ def outcome_of(error: sqlite3.Error, verb: bytes) -> Outcome:
 
 
 def answer(line: bytes) -> Outcome:
-    """The request in ``line`` is carried out: see ``database_process.Request``."""
+    """The request in ``line`` is carried out: see ``process.Request``."""
     verb, *words = line.split()
     max_bytes, deadline_s, staging_fd, target_fd, directory_fd, source_fd = map(int, words[:6])
     staged_name, source_name = (bytes.fromhex(word.decode()) for word in words[6:])
     limit(max_bytes, deadline_s)
     be_nobody()
-    target = Place(staging_fd, target_fd, staged_name)
+    end_with_parent()  # after it: the kernel forgets the signal where the user changes
+    target = MeantFile(staging_fd, target_fd, staged_name)
     try:
         if verb == b"recover":
             recover(target)
         else:
-            back_up(Place(directory_fd, source_fd, source_name), target, time.monotonic() + deadline_s)
+            back_up(MeantFile(directory_fd, source_fd, source_name), target, time.monotonic() + deadline_s)
     except Outcome as outcome:
         return outcome
     except sqlite3.Error as error:

@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from sidecar.clock import Clock
 from sidecar.copy import Cancelled
+from sidecar.entry import Entry
 from sidecar.fsops import FileSystem
 from sidecar.sqlite.copy import Busy, Copied, DatabaseCopier, Ordinary, TooLarge, Uncopied
 from sidecar.sqlite.process import Request, Word, ask
@@ -86,6 +87,14 @@ class Desk:
             os.close(result.fd)
         assert os.listdir(self.staging) == (["staged"] if isinstance(result, Copied) else [])
         return result
+
+    def finds_unreadable(self) -> None:
+        """``x.db`` is to be copied like any other file, and whoever has to know was told."""
+        told: list[Entry] = []
+        copier = replace(self.copier(), on_unreadable=told.append)
+        assert copier.stage(self.home_fd, b"x.db", b"staged") == Ordinary()
+        assert told == [Entry.of((self.home / "x.db").stat())]
+        assert not os.listdir(self.staging)
 
     def content(self) -> Content:
         """What is in the staged copy: it is whole and keeps its rule. It is gone from the staging directory then."""
@@ -304,14 +313,12 @@ def test_a_path_too_long_for_sqlite_is_copied_when_it_rests_and_named_when_it_do
     subprocess.run(["rm", "-rf", str(desk.home)], check=True)  # too deep for Python's own
 
 
-def test_what_sqlite_cannot_read_is_kept_as_it_is(desk: Desk) -> None:
+def test_what_sqlite_cannot_read_is_copied_like_any_other_file_and_so_is_its_log(desk: Desk) -> None:
     desk.kill(desk.writer("x.db", "--rows", "300", "--then", "wait"))
-    damaged = b"SQLite format 3\0" + os.urandom(5000)
-    (desk.home / "x.db").write_bytes(damaged)
+    (desk.home / "x.db").write_bytes(b"SQLite format 3\0" + os.urandom(5000))
     (desk.home / "x.db-wal").write_bytes(os.urandom(5000))
     _let_it_rest(desk)
-    assert isinstance(desk.copy(), Copied)
-    assert (desk.staging / "staged").read_bytes() == damaged
+    desk.finds_unreadable()
 
 
 @pytest.mark.parametrize("kept_bytes", [17, 100, 1000, 5000])
@@ -323,8 +330,7 @@ def test_a_truncated_database_is_a_value(desk: Desk, kept_bytes: int, at_rest: b
     (desk.home / "x.db-journal").write_bytes(b"x" * 600)
     if at_rest:
         _let_it_rest(desk)
-        assert isinstance(desk.copy(), Copied)
-        assert (desk.staging / "staged").read_bytes() == whole[:kept_bytes]
+        desk.finds_unreadable()
     else:
         result = desk.copy()
         assert isinstance(result, Busy | Uncopied), result
@@ -426,3 +432,48 @@ def test_a_planted_link_is_not_followed(desk: Desk, tmp_path: Path, suffix: str)
                 os.close(result.fd)
                 assert suffix in ("-journal", "-shm")
                 assert desk.content().rows == 21
+
+
+_ASKER = """
+import os, sys
+from sidecar.sqlite.process import Request, ask
+home, staging = (os.open(path, os.O_RDONLY) for path in sys.argv[1:3])
+source = os.open("x.db", os.O_RDWR, dir_fd=home)
+target = os.open("t", os.O_RDWR | os.O_CREAT, dir_fd=staging)
+ask(Request("backup", 1 << 30, 30, staging, target, b"t", home, source, b"x.db"), lambda: False)
+"""
+
+
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _opened(pid: int, path: Path) -> int:
+    found = 0
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            found += fd.readlink() == path
+    return found
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        return " Z " in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+
+
+def test_nothing_reads_or_writes_for_a_process_that_is_gone(desk: Desk) -> None:
+    desk.kill(desk.writer("x.db", "--mode", "delete", "--rows", "50", "--then", "wait"))
+    path = desk.home / "x.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        asker = subprocess.Popen([sys.executable, "-c", _ASKER, str(desk.home), str(desk.staging)])
+        try:
+            wait_until(lambda: _children(asker.pid), "SQLite has its process")
+            (helper,) = _children(asker.pid)
+            wait_until(lambda: _opened(helper, path) > 1, "it waits for the lock")
+        finally:
+            asker.kill()
+            asker.wait()
+        wait_until(lambda: _is_gone(helper), "it is gone too, and not only when its patience ends", 1)

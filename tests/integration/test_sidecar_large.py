@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from sidecar.clock import Clock
-from sidecar.config import Settings
-from sidecar.engine import Engine
 from sidecar.errors import EXIT_SAFE
 from sidecar.fsops import FileSystem
 from sidecar.saving.jobs import APART_BYTES
+from tests.engines import turn_until, watching_engine
 from tests.processes import Place, wait_until
 
 _LARGE = 4 * APART_BYTES
@@ -34,31 +30,9 @@ class _SlowLarge(FileSystem):
         return super().copy_range(source, target, count, source_offset, target_offset)
 
 
-@contextmanager
-def _engine(top: Path, fs: FileSystem) -> Iterator[tuple[Engine, Path, Path]]:
-    home, persist = top / "home", top / "persist"
-    home.mkdir()
-    persist.mkdir()
-    settings = Settings(home=str(home), persist=str(persist), require_mount=False)
-    engine = Engine(fs, Clock(), settings, wake=lambda: None)
-    try:
-        engine.finder.start_watching()
-        yield engine, home, persist / "Backup" / "default"
-    finally:
-        engine.close()
-
-
-def _turn_until(engine: Engine, condition: Path, deadline_s: float = 10.0) -> None:
-    give_up_at = time.monotonic() + deadline_s
-    while not condition.exists():
-        assert time.monotonic() < give_up_at, f"{condition.name} was not saved"
-        engine.turn()
-        time.sleep(0.01)
-
-
 def test_small_files_are_safe_while_a_large_one_is_copied(tmp_path: Path) -> None:
     fs = _SlowLarge()
-    with _engine(tmp_path, fs) as (engine, home, mirror):
+    with watching_engine(tmp_path, fs) as (engine, home, mirror):
         (home / "large.h5").write_bytes(os.urandom(_LARGE))
         for _ in range(100):
             engine.turn()
@@ -67,18 +41,18 @@ def test_small_files_are_safe_while_a_large_one_is_copied(tmp_path: Path) -> Non
             time.sleep(0.02)
         assert fs.begun == 1
         (home / "small.ipynb").write_text("{}")
-        _turn_until(engine, mirror / "small.ipynb")
+        turn_until(engine, (mirror / "small.ipynb").exists, "small.ipynb is saved")
         assert not (mirror / "large.h5").exists()
         assert engine.status("watching").pending_files == 1
         fs.go_on.set()
-        _turn_until(engine, mirror / "large.h5")
+        turn_until(engine, (mirror / "large.h5").exists, "large.h5 is saved")
         assert (mirror / "large.h5").read_bytes() == (home / "large.h5").read_bytes()
         assert engine.drain(lambda: False) == EXIT_SAFE
 
 
 def test_a_drain_waits_for_a_large_copy_that_has_begun_and_copies_what_changed_since(tmp_path: Path) -> None:
     fs = _SlowLarge()
-    with _engine(tmp_path, fs) as (engine, home, mirror):
+    with watching_engine(tmp_path, fs) as (engine, home, mirror):
         (home / "large.h5").write_bytes(bytes(_LARGE))
         while not fs.begun:
             engine.turn()
@@ -92,14 +66,14 @@ def test_a_drain_waits_for_a_large_copy_that_has_begun_and_copies_what_changed_s
 
 def test_a_drain_without_time_for_a_large_file_names_it(tmp_path: Path) -> None:
     fs = _SlowLarge()
-    with _engine(tmp_path, fs) as (engine, home, mirror):
+    with watching_engine(tmp_path, fs) as (engine, home, mirror):
         (home / "large.h5").write_bytes(bytes(_LARGE))
         (home / "notes.md").write_text("short")
         ends_at = time.monotonic() + 1.0
         assert engine.drain(lambda: time.monotonic() > ends_at) == 5
         assert (mirror / "notes.md").read_text() == "short"
-        assert engine.left_behind["count"] == 1
-        assert engine.left_behind["files"][0]["path"] == "large.h5"
+        assert engine.overview.left_behind["count"] == 1
+        assert engine.overview.left_behind["files"][0]["path"] == "large.h5"
         fs.go_on.set()
 
 

@@ -5,17 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from sidecar.clock import Clock
-from sidecar.config import Settings
-from sidecar.engine import Engine
 from sidecar.errors import EXIT_SAFE
-from sidecar.fsops import FileSystem
+from tests.engines import turn_until, watching_engine
 from tests.processes import Place, tree, wait_until
 
 FILES = 6000
@@ -81,26 +76,9 @@ def test_the_second_process_dies_with_the_first(place: Place) -> None:
     assert place.end(process) == 0
 
 
-@contextmanager
-def _engine(top: Path) -> Iterator[tuple[Engine, Path, Path]]:
-    home, persist = top / "home", top / "persist"
-    home.mkdir()
-    persist.mkdir()
-    engine = Engine(
-        FileSystem(), Clock(), Settings(home=str(home), persist=str(persist), require_mount=False), lambda: None
-    )
-    try:
-        yield engine, home, persist / "Backup" / "default"
-    finally:
-        engine.close()
-
-
 def test_a_file_that_changes_while_its_batch_is_under_way_is_saved_again(tmp_path: Path) -> None:
-    with _engine(tmp_path) as (engine, home, mirror):
-        _fill(home)
-        engine.finder.start_watching()
-        while not len(engine.saver.porter):
-            engine.turn()
+    with watching_engine(tmp_path, fill=_fill) as (engine, home, mirror):
+        turn_until(engine, lambda: len(engine.saver.porter), "a batch is under way")
         under_way = [path for path, _ in engine.saver.porter.files()][:50]
         for path in under_way:
             (home / os.fsdecode(path)).write_text("changed meanwhile")
@@ -110,14 +88,11 @@ def test_a_file_that_changes_while_its_batch_is_under_way_is_saved_again(tmp_pat
 
 
 def test_what_is_under_way_when_the_time_is_up_is_named(tmp_path: Path) -> None:
-    with _engine(tmp_path) as (engine, home, mirror):
-        _fill(home)
-        engine.finder.start_watching()
-        while not len(engine.saver.porter):
-            engine.turn()
+    with watching_engine(tmp_path, fill=_fill) as (engine, _home, mirror):
+        turn_until(engine, lambda: len(engine.saver.porter), "a batch is under way")
         wait_until(lambda: _porters(os.getpid()), "there is a second process")
         os.kill(_porters(os.getpid())[0], signal.SIGSTOP)
         ends_at = time.monotonic() + 1.0
         assert engine.drain(lambda: time.monotonic() > ends_at) == 5
         saved = sum(len(files) for _, _, files in os.walk(mirror))
-        assert engine.left_behind["count"] == FILES + 1 - saved > 0
+        assert engine.overview.left_behind["count"] == FILES + 1 - saved > 0

@@ -65,3 +65,22 @@ def test_a_notice_too_saves_what_a_mapping_wrote(place: Place) -> None:
             process.send_signal(10)
             wait_until(lambda: Path(place.mirror / "array.npy").read_bytes()[4096:4099] == b"two", "the second is")
     assert place.end(process) == 0
+
+
+def test_a_mapping_counts_on_when_somebody_else_writes_to_the_file_and_closes_it(place: Place) -> None:
+    place.settings = {"SIDECAR_SCAN_INTERVAL": "3600"}
+    path = place.home / "array.npy"
+    process = place.start()
+    with path.open("w+b") as file:
+        os.ftruncate(file.fileno(), 8192)
+        with mmap.mmap(file.fileno(), 8192) as memory:
+            file.write(b"one")
+            file.flush()
+            wait_until(lambda: _mirrored(place, 3) == b"one", "the first write is safe")
+            memory[4096:4099] = b"two"
+            with path.open("r+b") as other:
+                other.write(b"ONE")
+            wait_until(lambda: _mirrored(place, 3) == b"ONE", "what the other wrote is safe")
+            memory[4096:4101] = b"three"
+            assert place.end(process) == 0
+            assert (place.mirror / "array.npy").read_bytes()[4096:4101] == b"three"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import strategies as st
 
 from sidecar.backup.moves import Move
-from sidecar.backup.places import is_within
+from sidecar.backup.path_history import is_within
 from sidecar.entry import ancestors
 
 TICK_NS = 1000

@@ -17,8 +17,8 @@ from sidecar.archive import Archive, Past
 from sidecar.backup.index import Index
 from sidecar.backup.journal import Journal
 from sidecar.backup.moves import Moves
+from sidecar.backup.path_history import is_within
 from sidecar.backup.persist import Layout
-from sidecar.backup.places import is_within
 from sidecar.backup.versions import Span, version_name
 from sidecar.clock import Clock, iso, parse_time
 from sidecar.config import Settings

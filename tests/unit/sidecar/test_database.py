@@ -132,7 +132,7 @@ class _Hands:
         self.staging = home.parent / "staging"
         self.home_fd = os.open(home, os.O_RDONLY)
         self.staging_fd = os.open(self.staging, os.O_RDONLY)
-        self.copier = DatabaseCopier(fs, SwiftClock(), self.staging_fd, 1 << 30, lambda: False, ask)
+        self.copier = DatabaseCopier(fs, SwiftClock(), self.staging_fd, 1 << 30, lambda: False, ask=ask)
 
     def __enter__(self) -> DatabaseCopier:
         return self.copier
@@ -246,7 +246,7 @@ def test_a_copy_has_the_mode_and_the_time_of_its_database_and_nothing_beside_it(
 
 def _written_back(request: Request, cancelled: object) -> Answer:
     """What the helper does to a copy at rest, in this process."""
-    target = database_helper.Place(request.staging_fd, request.target_fd, request.target_name)
+    target = database_helper.MeantFile(request.staging_fd, request.target_fd, request.target_name)
     with closing(sqlite3.connect(f"/proc/self/fd/{request.staging_fd}/{os.fsdecode(target.name)}")) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return Answer(Word.DONE)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sidecar.home.ignore import MAX_PARTS, MAX_PATTERN_BYTES, LeftOut, Place, Rules
+from sidecar.home.ignore import MAX_PARTS, MAX_PATTERN_BYTES, LeftOut, Rules, RulesHere
 from sidecar.select import STUMP_PREFIX
 
 _MOUNTS = (b"Persist", b"Shared")
@@ -19,10 +19,10 @@ _MOUNTS = (b"Persist", b"Shared")
 
 def _fate(rules: Rules, path: bytes, *, is_directory: bool = False) -> LeftOut | None:
     *above, name = path.split(b"/")
-    place: Place = rules.home
+    here: RulesHere = rules.home
     for each in above:
-        place = place.enter(each)
-    return place.left_out if place.is_closed else place.decide(name, is_directory=is_directory)[0]
+        here = here.enter(each)
+    return here.left_out if here.is_closed else here.decide(name, is_directory=is_directory)[0]
 
 
 def _keeps(text: bytes, path: bytes, *, is_directory: bool = False) -> bool:
@@ -371,6 +371,6 @@ def test_any_bytes_are_a_rule_or_a_problem_and_never_a_crash(text: bytes, names:
 @given(_TEXTS, st.sets(st.sampled_from(_NAMES)))
 def test_sifting_a_directory_is_asking_for_each_name(text: bytes, names: set[bytes]) -> None:
     rules = Rules(text, _MOUNTS)
-    for place in (rules.home, rules.home.enter(b"a"), rules.home.enter(b"a").enter(b"b")):
-        one_by_one = {name: why for name in names if (why := place.leaves_out(name)) is not None}
-        assert place.sift(names) == one_by_one
+    for here in (rules.home, rules.home.enter(b"a"), rules.home.enter(b"a").enter(b"b")):
+        one_by_one = {name: why for name in names if (why := here.leaves_out(name)) is not None}
+        assert here.sift(names) == one_by_one

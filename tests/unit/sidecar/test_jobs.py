@@ -55,6 +55,41 @@ def test_what_could_not_be_saved_waits_again_as_it_is_now() -> None:
     assert taken(jobs) == []
 
 
+def test_a_file_of_a_mass_that_changes_again_is_fresh() -> None:
+    jobs = Jobs()
+    for number in range(3):
+        jobs.add(b"%d.bin" % number, wanted(), bulk=True)
+    jobs.add(b"2.bin", wanted(7), bulk=False)
+    assert taken(jobs, most_bytes=200) == [b"2.bin"]
+    assert taken(jobs) == [b"0.bin", b"1.bin"]
+    assert not jobs.ready()
+    assert len(jobs) == 0
+
+
+def test_a_file_that_grows_large_while_it_waits_is_one_large_file_and_no_small_one() -> None:
+    jobs = Jobs()
+    jobs.add(b"big.h5", wanted(10), bulk=True)
+    jobs.add(b"big.h5", wanted(APART_BYTES + 1), bulk=True)
+    assert taken(jobs) == []
+    taken_large = jobs.take_large(())
+    assert taken_large is not None
+    assert taken_large[1].entry.size == APART_BYTES + 1
+    assert not jobs.large_ready(())
+    jobs.add(b"big.h5", wanted(APART_BYTES + 1), bulk=True)
+    jobs.add(b"big.h5", wanted(10), bulk=True)
+    assert not jobs.large_ready(())
+    assert jobs.take_large(()) is None
+    assert taken(jobs) == [b"big.h5"]
+
+
+def test_what_is_dropped_is_not_owed() -> None:
+    jobs = Jobs()
+    jobs.add(b"a.py", wanted(), bulk=False)
+    jobs.drop(b"a.py")
+    jobs.drop(b"never.py")
+    assert (len(jobs), jobs.paths(), taken(jobs)) == (0, [], [])
+
+
 def test_a_large_file_is_in_nobodys_way_and_is_not_begun_twice() -> None:
     jobs = Jobs()
     jobs.add(b"big.h5", wanted(APART_BYTES + 1), bulk=False)

@@ -6,7 +6,7 @@ import os
 import struct
 import tracemalloc
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -295,3 +295,62 @@ def test_a_journal_is_bloated_only_when_most_of_it_is_history(tmp_path: Path) ->
         assert written.is_bloated(1)
         assert not written.is_bloated(1_000)
         written.close()
+
+
+class _LostAnswer(FileSystem):
+    """A rename works, and then says what NFS says to a call that it has carried out before."""
+
+    def rename(self, source: bytes, target: bytes, *, source_at: int, target_at: int) -> None:
+        super().rename(source, target, source_at=source_at, target_at=target_at)
+        raise FileNotFoundError(2, "No such file or directory")
+
+
+class _NoRename(FileSystem):
+    """A rename does nothing."""
+
+    def rename(self, source: bytes, target: bytes, *, source_at: int, target_at: int) -> None:  # noqa: ARG002  the call's signature
+        raise OSError(5, "Input/output error")
+
+
+def test_what_is_appended_after_a_rename_whose_answer_was_lost_is_read(tmp_path: Path) -> None:
+    with _directory(tmp_path) as at:
+        first = Journal(FileSystem(), at)
+        first.rewrite(Index(), b"s")
+        first.close()
+        written = Journal(_LostAnswer(), at)
+        index = written.open().index
+        index.put(b"one", _ENTRY, held=True)
+        written.rewrite(index, b"s")
+        written.append([journal.safe_record(b"two", _ENTRY)])
+        written.close()
+        assert sorted(path for path, *_ in journal.read(FileSystem(), at).index.items()) == [b"one", b"two"]
+
+
+def test_what_is_appended_after_a_rename_that_failed_is_read(tmp_path: Path) -> None:
+    with _directory(tmp_path) as at:
+        first = Journal(FileSystem(), at)
+        first.rewrite(Index(), b"s")
+        first.close()
+        written = Journal(_NoRename(), at)
+        written.open()
+        with pytest.raises(OSError, match="Input/output"):
+            written.rewrite(Index(), b"s")
+        written.append([journal.safe_record(b"later", _ENTRY)])
+        written.close()
+        assert [path for path, *_ in journal.read(FileSystem(), at).index.items()] == [b"later"]
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("elsewhere"), lambda path: path.symlink_to("journal")],
+    ids=["a FIFO", "a directory", "a link", "a link to itself"],
+)
+def test_what_is_no_file_is_no_journal_and_nobody_waits_for_it(tmp_path: Path, plant: Callable[[Path], None]) -> None:
+    plant(tmp_path / "journal")
+    with _directory(tmp_path) as at:
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(JournalUnreadable):
+            journal.read(FileSystem(), at)
+        with pytest.raises(JournalUnreadable):
+            Journal(FileSystem(), at).open()
+        assert len(os.listdir("/proc/self/fd")) == before

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.entry import Kind
+from sidecar.entry import Kind, join
 from sidecar.fsops import FileSystem, Tree
 from sidecar.home.ignore import MAX_BYTES, NAME
 from sidecar.home.scan import Listing, Names, Pruned, Scanner
@@ -98,18 +98,17 @@ def _saved(scanner: Scanner) -> set[bytes]:
         if isinstance(listing, Pruned) or isinstance(names, Pruned):
             assert listing == names
             continue
-        kept = {path for path, entry in listing.kept if entry.kind is not Kind.DIRECTORY}
-        assert kept == {directory + b"/" + name if directory else name for name in names.files}
+        kept = {name for name, entry in listing.found.items() if entry.kind is not Kind.DIRECTORY}
+        assert kept == set(names.files)
         assert sorted(listing.directories) == sorted(names.directories)
-        assert listing.names == names.names
-        found |= kept
+        found |= {join(directory, name) for name in kept}
         waiting += listing.directories
     for path in found:
         assert scanner.skip_name(path) is None
     return found
 
 
-def _skipped(result: Listing | Names | Pruned) -> dict[bytes, str]:
+def _skipped(result: Listing | Pruned) -> dict[bytes, str]:
     assert not isinstance(result, Pruned)
     return {skipped.path: skipped.reason for skipped in result.skipped}
 
@@ -121,10 +120,12 @@ def test_what_is_left_out_by_name_is_not_touched(tmp_path: Path, scanner: Scanne
     _make(tmp_path, "Persist/x", "Shared/x", ".cache/x", "a.pyc", ".nfs0001", "work.ipynb", "sub/Persist")
     (tmp_path / "Save").symlink_to("Persist")
     _make(tmp_path, os.fsdecode(STUMP_PREFIX) + "1")
-    for read in (scanner.read, scanner.read_names):
-        skipped = _skipped(read(b""))
-        assert set(skipped) == {b"Persist", b"Shared", b"Save", b".cache", b"a.pyc", b".nfs0001", STUMP_PREFIX + b"1"}
-        assert not fs.touched & set(skipped)
+    skipped = _skipped(scanner.read(b""))
+    assert set(skipped) == {b"Persist", b"Shared", b"Save", b".cache", b"a.pyc", b".nfs0001", STUMP_PREFIX + b"1"}
+    names = scanner.read_names(b"")
+    assert isinstance(names, Names)
+    assert (names.files, names.directories) == ([b"work.ipynb"], [b"sub"])
+    assert not fs.touched & set(skipped)
     for mount in _MOUNTS:
         assert isinstance(scanner.read(mount), Pruned)
         assert isinstance(scanner.read_names(mount), Pruned)
@@ -163,7 +164,6 @@ def test_a_listing_has_what_is_saved_and_names_the_rest(tmp_path: Path, scanner:
         b"link": Kind.LINK,
         b"sub": Kind.DIRECTORY,
     }
-    assert dict(listing.kept)[b"d/file"] == listing.found[b"file"]
     assert listing.directories == names.directories == [b"d/sub"]
     assert _skipped(listing) == {
         b"d/large": f"larger than the cap of {_CAP} bytes",
@@ -171,8 +171,7 @@ def test_a_listing_has_what_is_saved_and_names_the_rest(tmp_path: Path, scanner:
         b"d/socket": "a socket",
     }
     assert sorted(names.files) == sorted([b"file", b"\n", b"-rf", b"\xff\xfe", b"link", b"large"])
-    assert set(_skipped(names)) == {b"d/fifo", b"d/socket"}
-    assert listing.names == names.names == {os.fsencode(name) for name in os.listdir(tmp_path / "d")}
+    assert listing.names == {os.fsencode(name) for name in os.listdir(tmp_path / "d")}
 
 
 def test_what_is_no_directory_is_an_error(tmp_path: Path, scanner: Scanner) -> None:

@@ -29,7 +29,7 @@ def is_within(path: bytes, directory: bytes) -> bool:
     return not directory or path == directory or path.startswith(directory + b"/")
 
 
-class Places:
+class PathHistory:
     """Translates between paths and places under ``moves``, which are sorted by time."""
 
     def __init__(self, moves: Sequence[Move]) -> None:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 
 from sidecar.backup.moves import Move
-from sidecar.backup.places import Places, Stay, is_within
+from sidecar.backup.path_history import PathHistory, Stay, is_within
 from tests.unit.sidecar.histories import History, Step, steps
 
 
-def _at(history: History, places: Places, path: bytes, at_ns: int) -> list[tuple[bytes, int]]:
+def _at(history: History, places: PathHistory, path: bytes, at_ns: int) -> list[tuple[bytes, int]]:
     """Path and content of what is found of ``path``, and of all below it, at ``at_ns``."""
     found = []
     for place in places.within(path, at_ns):
@@ -28,7 +28,7 @@ def _at(history: History, places: Places, path: bytes, at_ns: int) -> list[tuple
 @settings(max_examples=200)
 def test_at_every_time_every_path_was_what_it_was(taken: list[Step]) -> None:
     history = History.of(taken)
-    places = Places(history.moves)
+    places = PathHistory(history.moves)
     for at_ns in history.times:
         then = sorted(history.at(at_ns).items())
         for path in history.paths:
@@ -39,7 +39,7 @@ def test_at_every_time_every_path_was_what_it_was(taken: list[Step]) -> None:
 @settings(max_examples=200)
 def test_the_history_of_every_path_has_every_content_it_was(taken: list[Step]) -> None:
     history = History.of(taken)
-    places = Places(history.moves)
+    places = PathHistory(history.moves)
     for path in history.paths - {b""}:
         found = [
             (stored.content, stay)
@@ -57,7 +57,7 @@ def test_the_history_of_every_path_has_every_content_it_was(taken: list[Step]) -
 @given(steps)
 def test_what_was_ever_below_a_directory_is_found(taken: list[Step]) -> None:
     history = History.of(taken)
-    places = Places(history.moves)
+    places = PathHistory(history.moves)
     for path in history.paths:
         candidates = places.within(path, None)
         ever = {
@@ -70,7 +70,7 @@ def test_what_was_ever_below_a_directory_is_found(taken: list[Step]) -> None:
 @given(steps)
 def test_a_content_is_always_somewhere_and_never_twice(taken: list[Step]) -> None:
     history = History.of(taken)
-    places = Places(history.moves)
+    places = PathHistory(history.moves)
     for stored in history.stored:
         latest_first = list(places.stays(stored.place, stored.from_ns, stored.until_ns))
         assert latest_first[0].until_ns == stored.until_ns
@@ -85,7 +85,7 @@ def _covers(stay: Stay, at_ns: int) -> bool:
 
 
 def test_without_moves_everything_is_where_it_was() -> None:
-    places = Places([])
+    places = PathHistory([])
     assert places.of(b"a/b") == places.within(b"a/b", 5) == places.within(b"a/b", None) == [b"a/b"]
     assert places.within(b"", 5) == places.within(b"", None) == [b""]
     assert places.path_at(5, b"a/b", None) == b"a/b"
@@ -94,7 +94,7 @@ def test_without_moves_everything_is_where_it_was() -> None:
 
 def test_a_move_that_came_about_later_than_it_was_written_down_changes_nothing_before() -> None:
     """The process was killed between record and rename, or the index was read before both."""
-    places = Places([Move(10, b"a", b"b")])
+    places = PathHistory([Move(10, b"a", b"b")])
     assert b"a/x" in places.within(b"a/x", 5)
     assert b"a/x" in places.of(b"a/x")
     assert places.path_at(5, b"a/x", None) == b"a/x"
@@ -113,12 +113,12 @@ def test_a_move_that_came_about_later_than_it_was_written_down_changes_nothing_b
 def test_a_name_that_is_used_again_and_again_leads_only_to_what_had_it_at_the_time(
     path: bytes, expected: set[bytes]
 ) -> None:
-    places = Places([Move(10 * n + 10, b"work/tmp", b"runs/%d" % n) for n in range(1000)])
+    places = PathHistory([Move(10 * n + 10, b"work/tmp", b"runs/%d" % n) for n in range(1000)])
     assert set(places.within(path, 5)) == expected
 
 
 def test_a_thousand_moves_back_and_forth_lead_to_two_places() -> None:
-    places = Places([Move(10 * n + 10, *((b"a", b"b") if n % 2 == 0 else (b"b", b"a"))) for n in range(1000)])
+    places = PathHistory([Move(10 * n + 10, *((b"a", b"b") if n % 2 == 0 else (b"b", b"a"))) for n in range(1000)])
     assert set(places.within(b"a/x/y", 5)) == set(places.of(b"a/x/y")) == {b"a/x/y", b"b/x/y"}
     assert places.path_at(5, b"a/x/y", None) == b"a/x/y"
     assert places.path_at(15, b"a/x/y", None) == b"b/x/y"
@@ -146,17 +146,17 @@ def _moves(*pairs: tuple[bytes, bytes]) -> list[Move]:
     ],
 )
 def test_what_was_ever_at_a_path_is_followed(path: bytes, moves: list[Move], expected: set[bytes]) -> None:
-    assert set(Places(moves).of(path)) == expected
+    assert set(PathHistory(moves).of(path)) == expected
 
 
 def test_all_that_was_ever_below_a_directory_is_followed() -> None:
     moves = _moves((b"work/tmp", b"one"), (b"work/tmp", b"two"), (b"two", b"three"))
-    assert set(Places(moves).within(b"work", None)) == {b"work", b"one", b"two", b"three"}
-    assert set(Places(moves).within(b"work", 0)) == {b"work", b"one"}
+    assert set(PathHistory(moves).within(b"work", None)) == {b"work", b"one", b"two", b"three"}
+    assert set(PathHistory(moves).within(b"work", 0)) == {b"work", b"one"}
 
 
 def test_of_a_move_into_a_directory_and_moves_of_that_directory_the_later_is_undone_first() -> None:
-    places = Places(_moves((b"a", b"b/c"), (b"b", b"k"), (b"k", b"b")))
+    places = PathHistory(_moves((b"a", b"b/c"), (b"b", b"k"), (b"k", b"b")))
     assert [places.path_at(at_ns, b"b/c/x", None) for at_ns in (5, 15, 25, 35)] == [
         b"a/x",
         b"b/c/x",
@@ -170,7 +170,7 @@ def test_moves_made_up_to_hurt_do_not() -> None:
     for _ in range(300):  # each turn would double what is followed, if what has left a place were followed there too
         for old, new in ((b"c", b"d"), (b"c", b"d/c"), (b"d", b"c")):
             moves.append(Move(len(moves) + 1, old, new))
-    places = Places(moves)
+    places = PathHistory(moves)
     assert len(places.within(b"c/x", 0)) <= len(moves) + 1
     assert len(places.of(b"c/x")) <= len(moves) + 1
 
@@ -179,5 +179,5 @@ def test_moves_made_up_to_hurt_do_not() -> None:
 def test_no_place_is_below_another(taken: list[Step]) -> None:
     history = History.of(taken)
     for path in history.paths:
-        found = Places(history.moves).within(path, None)
+        found = PathHistory(history.moves).within(path, None)
         assert not any(is_within(one, other) for one, other in permutations(found, 2))

@@ -1,4 +1,4 @@
-"""When a change is copied, when a failure is tried again, and when vanishing is too much to believe."""
+"""When a change is copied, and when a failure is tried again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.home.settle import Settle
-from sidecar.saving.brake import SMALL, WINDOW_S, Brake
 from sidecar.saving.retry import LONGEST_S, Retry, delay_s
 
 
@@ -82,28 +81,3 @@ def test_what_failed_again_waits_longer_until_it_is_settled() -> None:
     assert (len(retry), retry.next_due_s()) == (0, None)
     retry.later(b"a", 10.0)
     assert retry.next_due_s() == 10.5
-
-
-@pytest.mark.parametrize(
-    ("vanishing", "held", "allowed"),
-    [
-        (0, 0, True),
-        (1, 1, True),
-        (SMALL - 1, SMALL - 1, True),
-        (SMALL, SMALL, False),
-        (5, 10, True),
-        (6, 10, False),
-        (500, 1000, True),
-        (501, 1000, False),
-    ],
-)
-def test_over_half_of_the_files_at_once_is_too_much(vanishing: int, held: int, allowed: bool) -> None:
-    assert Brake().allows(vanishing, held, 0.0) is allowed
-
-
-def test_deletions_close_together_count_as_one() -> None:
-    brake = Brake()
-    assert brake.allows(40, 100, 0.0)
-    brake.note(40, 0.0)
-    assert not brake.allows(20, 60, 1.0), "60 of 100 within a minute"
-    assert brake.allows(20, 60, WINDOW_S + 1.1), "20 of 60 a minute later"

@@ -1,0 +1,82 @@
+"""The status is an answer, whatever there is to tell."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from sidecar.fsops import FileSystem
+from sidecar.server import answering, ask
+from sidecar.status import Status, read_report, summary
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "gpu.json"
+
+
+def _nested(levels: int) -> str:
+    return '{"a": ' * levels + "1" + "}" * levels
+
+
+@pytest.mark.parametrize("text", ['{"verdict": "pass", "gpus": [{"uuid": "GPU-1"}]}', _nested(15)])
+def test_a_report_is_shown_as_it_is(path: Path, text: str) -> None:
+    path.write_text(text)
+    assert read_report(FileSystem(), str(path)) == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "1", "{", "[" * 60_000, '{"a":' * 10_000, _nested(18), _nested(900), '{"a": "' + "x" * 70_000 + '"}'],
+    ids=["empty", "list", "number", "torn", "deep", "deep and torn", "a little deep", "rather deep", "large"],
+)
+def test_what_is_no_report_is_none(path: Path, text: str) -> None:
+    path.write_text(text)
+    assert read_report(FileSystem(), str(path)) is None
+
+
+def test_a_link_and_a_pipe_are_no_reports(path: Path) -> None:
+    path.with_name("real").write_text("{}")
+    path.symlink_to("real")
+    assert read_report(FileSystem(), str(path)) is None
+    path.unlink()
+    os.mkfifo(path)
+    assert read_report(FileSystem(), str(path)) is None
+    assert read_report(FileSystem(), str(path.with_name("nowhere"))) is None
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Its answer is the status of a sidecar that could not save a mass of files with long names."""
+    failed = {b"%05d" % number + b"\xff" * 4000: "does not fit" for number in range(5000)}
+
+    def answer(request: Mapping[str, object], is_gone: object) -> Mapping[str, object]:
+        if request != {"op": "status"}:
+            raise ValueError("op is status")
+        return Status(state="watching", failed=failed).document(0.0)
+
+    path = str(tmp_path_factory.mktemp("s") / "s")
+    with answering(path, answer):
+        yield path
+
+
+def test_a_mass_of_failures_is_told_and_not_that_nothing_runs(server: str) -> None:
+    document = ask(server, {"op": "status"}, 20.0)
+    assert document is not None
+    assert (document["state"], document["failed_count"], len(document["failed"])) == ("watching", 5000, 1000)
+    assert "5000 files in all" in summary(document)
+
+
+@pytest.mark.parametrize("request_line", [b"[" * 60_000, b"", b"[]", b'{"op": "dance"}', b"\xff"])
+def test_a_request_that_means_nothing_is_told_so(server: str, request_line: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(server)
+        connection.sendall(request_line + b"\n")
+        with connection.makefile("rb") as reply:
+            assert "error" in json.loads(reply.readline())
