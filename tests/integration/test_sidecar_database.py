@@ -144,7 +144,13 @@ def _let_it_rest(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "writers", "mib"), [("wal", 3, 0), ("delete", 2, 0), ("wal", 2, 24), ("delete", 2, 24)]
+    ("mode", "writers", "mib"),
+    [
+        ("wal", 3, 0),
+        pytest.param("delete", 2, 0, marks=pytest.mark.slow),
+        pytest.param("wal", 2, 24, marks=pytest.mark.slow),
+        ("delete", 2, 24),
+    ],
 )
 def test_a_database_under_load_is_copied_whole_and_recent_and_its_writers_go_on(
     desk: Desk, mode: str, writers: int, mib: int

@@ -90,7 +90,8 @@ def test_a_notice_that_no_end_follows_is_void_after_the_grace(place: Place) -> N
     wait_until(lambda: _is_in_trouble(place), "the status tells of the trouble while the notice saves")
     _works_as_ever(place)
     (place.top / "sick").unlink()
-    wait_until((place.mirror / "later.txt").exists, "it is saved when Persist is well again", 40)
+    assert place.flush()["unsaved"] == 0
+    assert (place.mirror / "later.txt").exists()
     assert place.end(process) == 0
 
 
