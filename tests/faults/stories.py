@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from sidecar.engine import Engine
 from sidecar.home.watch import What
@@ -208,6 +210,15 @@ MOVES = {
     ),
 }
 """A directory is moved, with a change in it that nobody has saved yet."""
+
+
+_IN_EVERY_RUN = {"renamed", "onto something unknown", "with a successor", "exchanged"}
+
+
+def rest_is_slow(names: Iterable[str]) -> list[object]:
+    """``names`` as parameters; of the moves the normal run takes some, and the long one takes all."""
+    slow = tuple(name for name in MOVES if name not in _IN_EVERY_RUN)
+    return [pytest.param(name, marks=pytest.mark.slow) if name.endswith(slow) else name for name in names]
 
 
 _SMALL: Content = {f"small/f{number}": b"%d is new" % number for number in range(4)}

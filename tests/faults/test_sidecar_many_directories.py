@@ -38,7 +38,7 @@ def _few_descriptors() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_few_descriptors")
-@pytest.mark.parametrize("kind", MODES)
+@pytest.mark.parametrize("kind", ["as a whole", pytest.param("by file", marks=pytest.mark.slow)])
 def test_after_a_power_cut_a_batch_in_many_directories_is_whole_and_what_was_called_safe_is_there(
     top: Path, kind: str
 ) -> None:

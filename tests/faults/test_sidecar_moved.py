@@ -11,7 +11,7 @@ from sidecar.clock import Clock
 from sidecar.errors import EXIT_SAFE
 from tests.faults.faulty import MODES, NO_FAULT, Fault, FaultyFileSystem, SwiftClock
 from tests.faults.scene import Content, Scene, Tree, files, read, save, size_of
-from tests.faults.stories import MOVES, Deed
+from tests.faults.stories import MOVES, Deed, rest_is_slow
 from tests.faults.turns import FAULTS, every_call
 
 _STEP, _LONG_STEP = 499, 7
@@ -85,7 +85,7 @@ def test_a_move_that_is_cut_short_has_happened_or_never_will(top: Path, name: st
 
 
 @pytest.mark.parametrize("kind", MODES)
-@pytest.mark.parametrize("deed", MOVES)
+@pytest.mark.parametrize("deed", rest_is_slow(MOVES))
 @pytest.mark.parametrize("step", [_STEP, pytest.param(_LONG_STEP, marks=pytest.mark.slow)])
 def test_whatever_call_fails_while_a_directory_is_moved_nothing_is_lost(
     top: Path, deed: str, kind: str, step: int

@@ -30,7 +30,7 @@ from tests.faults.disk import WORST, Disk, Fate, Found, Told, by_chance, content
 from tests.faults.faulty import MODES, NO_FAULT, Fault
 from tests.faults.recording import Record, RecordingFileSystem
 from tests.faults.scene import STATE, Backup, Life, Scene, Story, Tree, become, read, save
-from tests.faults.stories import CHANGES, FIRST, MOVES
+from tests.faults.stories import CHANGES, FIRST, MOVES, rest_is_slow
 from tests.faults.turns import FAULTS
 
 _STEP, _LONG_STEP = 197, 5
@@ -130,7 +130,7 @@ def _fates(call: int, chances: int) -> dict[str, Fate]:
 
 
 @pytest.mark.parametrize("kind", MODES)
-@pytest.mark.parametrize("play", PLAYS)
+@pytest.mark.parametrize("play", rest_is_slow(PLAYS))
 @pytest.mark.parametrize("step", [_STEP, pytest.param(_LONG_STEP, marks=pytest.mark.slow)])
 def test_after_a_power_cut_all_that_was_called_safe_is_there_and_whole(
     top: Path, play: str, kind: str, step: int

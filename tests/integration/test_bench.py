@@ -73,6 +73,7 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_every_benchmark_has_its_figures(document: dict[str, Any]) -> None:
     assert not {name for name in BENCHMARKS if "error" in document[name]}
     runs = document["flush"]["runs"]
@@ -92,6 +93,7 @@ def test_every_benchmark_has_its_figures(document: dict[str, Any]) -> None:
     assert operations["reasons"] or operations["control_operations_of_one_changed_file"] > 0
 
 
+@pytest.mark.slow
 def test_every_peer_is_a_figure_or_null_with_its_reason(document: dict[str, Any]) -> None:
     compared = [*document["flush"]["runs"], *document["flush"]["first_copies"], document["first_copy"]]
     for each in compared:
@@ -103,6 +105,7 @@ def test_every_peer_is_a_figure_or_null_with_its_reason(document: dict[str, Any]
             assert (run[f"{tool}_peak_rss_mb"] is None) == (tool in run["reasons"])
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_every_benchmark(document: dict[str, Any]) -> None:
     text = "\n".join(markdown(document))
     for words in (
@@ -121,6 +124,7 @@ def test_the_table_has_a_row_for_every_benchmark(document: dict[str, Any]) -> No
     assert "failed: no room" in "\n".join(markdown({**document, "burst": {"error": "no room"}}))
 
 
+@pytest.mark.slow
 def test_the_plot_has_a_point_for_every_size(document: dict[str, Any]) -> None:
     assert [files for files, _ in points(document, "ours", 3)] == [20, 40]
     assert points(document, "ours", 10) == []

@@ -465,6 +465,7 @@ def test_a_closed_terminal_is_as_good_as_ctrl_c(own_hub: Hub) -> None:
     assert (Path(directories.persist) / "Backup" / "default" / "last.txt").read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_hub_whose_data_was_moved_away_and_nothing_in_it_is_lost(own_hub: Hub) -> None:
     hub = own_hub
     hub.start()

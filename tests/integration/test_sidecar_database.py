@@ -147,9 +147,9 @@ def _let_it_rest(desk: Desk) -> None:
     ("mode", "writers", "mib"),
     [
         ("wal", 3, 0),
-        pytest.param("delete", 2, 0, marks=pytest.mark.slow),
+        ("delete", 2, 0),
         pytest.param("wal", 2, 24, marks=pytest.mark.slow),
-        ("delete", 2, 24),
+        pytest.param("delete", 2, 24, marks=pytest.mark.slow),
     ],
 )
 def test_a_database_under_load_is_copied_whole_and_recent_and_its_writers_go_on(

@@ -13,7 +13,7 @@ from sidecar.errors import EXIT_SAFE
 from tests.engines import turn_until, watching_engine
 from tests.processes import Place, tree, wait_until
 
-FILES = 6000
+FILES = 4000
 
 pytestmark = pytest.mark.skipif(
     len(os.sched_getaffinity(0)) < 2, reason="with one processor there is no second process"
