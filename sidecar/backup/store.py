@@ -196,7 +196,8 @@ class Store:
             return []
         with destination():
             directories = {parent(item.path) for item in staged}
-            changed = self._make_mirror_directories(directories)
+            unknown = self._unknown_above(directories)
+            changed = self._make_mirror_directories(directories, unknown)
             self._departures.keep_replaced(staged, self.index.get, changed)
             self.durable.sync(changed)
             by_path = {item.path: item for item in staged}
@@ -205,10 +206,7 @@ class Store:
                 self._crew.map(self._put_in_place, [(by_path[path], at) for path, at in zip(part, above, strict=True)])
             self.durable.sync(map(self.place.in_mirror, directories))
             # A directory that only the mirror knew of would stay in it when it is gone from the home.
-            unknown = sorted(
-                {each for path in directories for each in _with_above(path) if self.index.get(each) is None}
-            )
-            self.record([*((path, _UNSEEN) for path in unknown), *((item.path, item.entry) for item in staged)])
+            self.record([*((path, _UNSEEN) for path in sorted(unknown)), *((item.path, item.entry) for item in staged)])
             self._keeper.thin()
         return [Saved(item.path, item.entry) for item in staged]
 
@@ -219,7 +217,8 @@ class Store:
     def make_directories(self, directories: Sequence[tuple[bytes, Entry]]) -> list[Saved]:
         """Every directory, outermost first, stands in the mirror, durably, and the journal says so."""
         with destination():
-            self.durable.sync(self._make_mirror_directories(path for path, _ in directories))
+            paths = [path for path, _ in directories]
+            self.durable.sync(self._make_mirror_directories(paths, self._unknown_above(paths)))
             self.record(directories)
         return [Saved(path, entry) for path, entry in directories]
 
@@ -242,7 +241,8 @@ class Store:
         with destination():
             if not self.place.has_directory(old):
                 return False
-            changed = self._make_mirror_directories([parent(new)])
+            above = [parent(new)]
+            changed = self._make_mirror_directories(above, self._unknown_above(above))
             if self.place.status(new) is not None:
                 self.place.layout.move_aside(self.place.in_mirror(new))
             self._journal.append([records.moving_record(old, new)])
@@ -284,17 +284,24 @@ class Store:
             self._keeper.thin()
         return [Removed(path) for path in known]
 
-    def _make_mirror_directories(self, paths: Iterable[bytes]) -> set[bytes]:
+    def _unknown_above(self, directories: Iterable[bytes]) -> set[bytes]:
+        """What nobody calls safe of the directories and all above them. What was a file there is a version now."""
+        all_above = {each for path in directories for each in _with_above(path)}
+        known = {each: entry for each in all_above if (entry := self.index.get(each)) is not None}
+        files = [each for each, entry in known.items() if entry.kind is not Kind.DIRECTORY]
+        if files:
+            self.remove(files)
+        return (all_above - known.keys()).union(files)
+
+    def _make_mirror_directories(self, paths: Iterable[bytes], unknown: Iterable[bytes]) -> set[bytes]:
         """The directories are there, with all above them; which directories, relative to Persist, are to be synced.
 
-        What was open before may be closed.
+        One that is ``unknown`` may be there from an attempt that failed, or died, before it was durable. What was open
+        before may be closed.
         """
-        changed: set[bytes] = set()
+        changed = {self.place.in_mirror(parent(each)) for each in unknown}
         for path in paths:
             changed |= self.place.layout.make_all([self.place.in_mirror(path)])
-            # One that nobody calls safe may be there from an attempt that failed, or died, before it was durable.
-            above = [each for each in _with_above(path) if self.index.get(each) is None]
-            changed.update(self.place.in_mirror(parent(each)) for each in above)
         return changed
 
     def tidy(self) -> None:

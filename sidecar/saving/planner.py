@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterable
 
 from sidecar.backup.directories import most_open
@@ -143,6 +144,13 @@ class Planner:
                 self._books.later(path)
             return None
         return None if now is None else now.kind
+
+    def may_be_directory(self, path: bytes) -> bool:
+        """Whether a directory stands at ``path`` in the home, or nobody can tell what does."""
+        try:
+            return stat.S_ISDIR(self._scanner.status(path).st_mode)
+        except OSError as error:
+            return error.errno not in GONE
 
     def is_gone(self, path: bytes) -> bool:
         """Whether nothing stands at ``path`` in the home; where nobody can tell, not yet."""

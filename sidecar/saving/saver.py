@@ -168,7 +168,7 @@ class Saver:
     def _save_directories(self) -> None:
         waiting = sorted(self._jobs.directories.items())
         # One that was moved away meanwhile would stay in the mirror, and nobody would look for it.
-        standing = [each for each in waiting if self.planner.kind(each[0]) is Kind.DIRECTORY]
+        standing = [each for each in waiting if self.planner.may_be_directory(each[0])]
         if standing:
             self._account(self._batch.save_directories(standing))
         self._jobs.directories.clear()
