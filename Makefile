@@ -12,7 +12,7 @@ PORT ?= 8000
 DATA ?= .data
 MARKERS ?= not slow
 
-.PHONY: help install install-test up test test-all check format bench python clean
+.PHONY: help install install-test up test test-hub5 test-all check format bench python clean
 
 help:
 	@echo "make up        install what is needed, start the hub on 127.0.0.1:$(PORT), print the demo users"
@@ -65,9 +65,12 @@ install-test:
 up: install
 	@exec .venv/bin/jupyterhub-sidecar up --port "$(PORT)" --data "$(DATA)"
 
-test: install-test check
-	@.venv-hub5/bin/python -m pytest -q -m "not slow and not browser" tests/unit/hub
+test: install-test
+	@$(MAKE) --silent --no-print-directory --jobs=2 --output-sync=target check test-hub5
 	@.venv/bin/python -m pytest -m "$(MARKERS)"
+
+test-hub5: .venv-hub5/.installed
+	@.venv-hub5/bin/python -m pytest -q -m "not slow and not browser" tests/unit/hub
 
 test-all: MARKERS = slow or not slow
 test-all: test

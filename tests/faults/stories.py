@@ -212,7 +212,7 @@ MOVES = {
 """A directory is moved, with a change in it that nobody has saved yet."""
 
 
-_IN_EVERY_RUN = {"renamed", "onto something unknown", "with a successor", "exchanged"}
+_IN_EVERY_RUN = {"renamed", "onto something unknown"}
 
 
 def rest_is_slow(names: Iterable[str]) -> list[object]:
