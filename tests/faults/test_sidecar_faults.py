@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 
 import pytest
 
 from sidecar.errors import EXIT_SAFE
-from tests.faults.faulty import CALLS, MODES, FaultyFileSystem
+from tests.faults.faulty import CALLS, MODES, Fault, FaultyFileSystem
 from tests.faults.scene import STATE, Scene, become, files, read, restore, save
 from tests.faults.stories import CHANGES, LARGE
 from tests.faults.turns import every_call
@@ -58,6 +59,24 @@ def test_whatever_call_fails_while_saving_nothing_is_torn_lost_or_falsely_called
         scene.backup.check_mirrors(home)
         assert not scene.backup.staged
     assert count > 1000 // step
+
+
+@pytest.mark.parametrize("kind", MODES)
+def test_whatever_cannot_be_looked_at_is_saved_or_not_called_safe(top: Path, kind: str) -> None:
+    scene = Scene(top / "scene", CHANGES, MODES[kind])
+    become(scene.home, CHANGES.after)
+    scene.keep_persist()
+    home = read(scene.home)
+    fs = scene.sound()
+    assert scene.live(save, fs) == EXIT_SAFE
+    looks = [at for at, call in enumerate(fs.calls, 1) if call == "lstat"]
+    assert len(looks) > len(home)
+    for at in looks:
+        scene.put_persist_back()
+        code = scene.live(save, FaultyFileSystem(Fault(at=at, number=errno.EIO), kind=scene.kind))
+        scene.backup.check()
+        if code == EXIT_SAFE:
+            scene.backup.check_mirrors(home)
 
 
 def _lose_home(scene: Scene) -> None:

@@ -20,7 +20,9 @@ from sidecar.fsops import FileSystem
 from sidecar.saving.jobs import APART_BYTES
 from tests.engines import differences, turn_until, watching_engine
 
-DIRECTORIES, FILES = 6, 1500
+DIRECTORIES, FILES = 6, 3000
+STAGED = 200
+"""So many files of the batch are staged already when the home goes on."""
 
 
 def _fill(home: Path) -> None:
@@ -31,7 +33,7 @@ def _fill(home: Path) -> None:
 
 
 def _some(home: Path) -> list[Path]:
-    return sorted(home.glob("D*/f*"))[::25]
+    return sorted(home.glob("D*/f*"))[::20]
 
 
 def _rewrite(home: Path) -> None:
@@ -84,9 +86,13 @@ CHANGES: list[Callable[[Path], None]] = [
 def _stopped_porter(engine: Engine) -> Iterator[None]:
     """In the middle of a batch, and for as long as this lasts, the second process does nothing."""
     turn_until(engine, lambda: len(engine.saver.porter), "a batch is under way")
+    staging_fd = engine.store.place.staging_fd
+    while len(os.listdir(staging_fd)) < STAGED:
+        assert not engine.saver.porter.has_arrived
     pid = engine.saver.porter.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
+    assert not engine.saver.porter.has_arrived, "it was over before it could be stopped"
     try:
         yield
     finally:
