@@ -77,6 +77,8 @@ class Archive:
         self._tiers = frozenset(os.fsencode(name) for name in settings.mounts)
         self._mirror = mirror_of(self.layout.server)
         self._versions = state_of(self.layout.server) + b"/versions"
+        self.session = b""
+        """Whose home the last records are of; empty where only the mirror can tell what there is."""
         self.index = self._read_index()
         # After the index: a move that the index does not know yet does no harm, one that only the index knows does.
         self._places = PathHistory(Moves(fs, self._state()).read())
@@ -90,9 +92,11 @@ class Archive:
         except FileNotFoundError as error:
             raise PersistMissing(f"there is no backup of the server {legible(self.layout.server)}") from error
         try:
-            return journal.read(self._fs, state).index
+            replayed = journal.read(self._fs, state)
         except JournalUnreadable:
             return read_mirror(self._fs, self.layout)
+        self.session = replayed.session
+        return replayed.index
 
     def history(self, path: bytes) -> list[Past]:
         """Every content of ``path`` that is kept, the oldest first. Raises ``NothingToRestore`` where there is none.

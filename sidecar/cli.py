@@ -20,9 +20,9 @@ from sidecar.config import Settings, from_environ
 from sidecar.entry import legible
 from sidecar.errors import SidecarError, UsageError, WriterActive
 from sidecar.fsops import FileSystem, Tree
+from sidecar.line import Supervised
 from sidecar.restore import Kept, Restored, Restorer, Result, Wanted, in_order
 from sidecar.server import ask
-from sidecar.signals import Signals
 from sidecar.status import path_fields, silent, size_text, stopped, summary
 
 _STATUS_WAIT_S = 1.0  # the promise is 2 s, and the interpreter needs its own time to start
@@ -94,11 +94,9 @@ def run(settings: Settings) -> int:
     """
     from sidecar.lifecycle import run as live
 
-    signals = click.get_current_context().find_object(Signals)
-    if signals is None:
-        signals = Signals()
-        signals.install()
-    return live(settings, signals, FileSystem(), Clock())
+    supervised = click.get_current_context().find_object(Supervised)
+    assert supervised is not None  # ``main`` starts this command below a supervisor
+    return live(settings, supervised.signals, FileSystem(), Clock(), supervised.line)
 
 
 @cli.command(epilog=_EXIT_CODES)

@@ -71,6 +71,9 @@ class Settings:
     gpu_report: str = ""
     """The last GPU report, shown in the status; empty for none."""
 
+    termination_log: str = ""
+    """Where the last words go, for the kubelet to pick up; empty for nowhere."""
+
     def __post_init__(self) -> None:
         problems = list(_problems(self))
         if problems:
@@ -108,7 +111,9 @@ def _problems(settings: Settings) -> list[str]:
         if not is_component(name) or ":" in name
     ]
     found += [
-        f"{name} must not contain a NUL byte" for name in ("socket", "gpu_report") if "\0" in getattr(settings, name)
+        f"{name} must not contain a NUL byte"
+        for name in ("socket", "gpu_report", "termination_log")
+        if "\0" in getattr(settings, name)
     ]
     for name in ("grace_s", "quiet_s", "max_delay_s", "scan_interval_s", "max_file_bytes"):
         value = getattr(settings, name)
@@ -148,6 +153,7 @@ VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "max_file_bytes": ("SIDECAR_MAX_FILE_BYTES", int),
     "socket": ("SIDECAR_SOCKET", str),
     "gpu_report": ("GPU_CHECK_REPORT", str),
+    "termination_log": ("SIDECAR_TERMINATION_LOG", str),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from itertools import islice
 
 from sidecar import errors
@@ -64,12 +65,16 @@ class Engine:
             self.home = Tree.at(fs, settings.home)
         except OSError as error:
             raise UsageError(f"no home at {settings.home}: {error.strerror}") from error
-        with persist_errors(settings):
+        with persist_errors(settings), ExitStack() as on_failure:
+            on_failure.callback(self.home.close)
             self._crew = Crew()
+            on_failure.callback(self._crew.close)
             self.store = Store(fs, clock, settings, self._crew)
+            on_failure.callback(self.store.close)
             make_save_link(fs, self.home.directory(b""), settings)
             self.store.begin_session(session_of(fs, self.home.directory(b""), clock))
             listed = left_behind.read(fs, self.store.place.state_fd)
+            on_failure.pop_all()
         mounts = frozenset(os.fsencode(name) for name in settings.mounts)
         self.scanner = Scanner(fs, self.home, mounts, settings.max_file_bytes)
         self.finder = Finder(
@@ -105,6 +110,8 @@ class Engine:
             trouble=self.trouble,
         )
         self.overview.left_behind = listed
+        self.hindrance: Callable[[], DestinationError | None] = lambda: None
+        """Why nothing may be written to Persist though nothing has failed."""
         self._room_next_s = 0.0
         self._ending = False
         self._look_next_s = clock.monotonic()
@@ -159,6 +166,8 @@ class Engine:
     def _step(self) -> bool:
         """Whether one batch was saved; on trouble with Persist it is kept, and tried again later."""
         try:
+            if (hindrance := self.hindrance()) is not None:
+                raise hindrance
             if self._clock.monotonic() >= self._look_next_s:
                 self._look_at_place()
             self.saver.step()

@@ -5,6 +5,7 @@
     ├── NothingToRestore         3  the path, or the path at that time, is not in the backup
     └── PersistError             4  Persist cannot be used
         ├── PersistMissing          not mounted, or not there
+        ├── PersistUnwell           full, read-only or failing: it may work again
         ├── PersistForeign          belongs to somebody else, or has a format from the future
         └── WriterActive            another sidecar already writes for this server
 
@@ -57,6 +58,14 @@ class PersistError(SidecarError):
 
 class PersistMissing(PersistError):
     """Persist is not mounted, or is not there at all."""
+
+
+class PersistUnwell(PersistError):
+    """Persist is full, read-only, stale or failing, and may work again; ``cause`` is what it said."""
+
+    def __init__(self, message: str, cause: OSError) -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class PersistForeign(PersistError):

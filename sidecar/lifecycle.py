@@ -1,26 +1,32 @@
-"""The life of ``sidecar run``: prepare, restore, watch, save, and an end that claims nothing it did not do."""
+"""The life of the engine below the supervisor: prepare, restore, watch, save, and an end that claims nothing it did not
+do.
+"""
 
 from __future__ import annotations
 
+import errno
 import logging
-import os
 import resource
 import select
-import threading
-from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 from sidecar import errors
 from sidecar.backup.persist import check_mounted
 from sidecar.clock import Clock
 from sidecar.config import Settings
+from sidecar.desk import Desk, Request
 from sidecar.engine import Engine
-from sidecar.fsops import FileSystem
+from sidecar.errors import PersistError, PersistUnwell
+from sidecar.farewell import Farewell
+from sidecar.fsops import DestinationError, FileSystem
+from sidecar.line import Line
+from sidecar.recover import bring_back
 from sidecar.server import answering, only_writer
 from sidecar.signals import Signals
-from sidecar.status import Status, read_report
+from sidecar.supervisor import EXIT_AGAIN
+from sidecar.trouble import Trouble
+from sidecar.watchman import Watchman
 
 log = logging.getLogger(__name__)
 
@@ -28,54 +34,23 @@ _CATCH_UP_S = 2.0
 _LONGEST_WAIT_S = 30.0
 _PATIENCE_S = 30.0
 """For so long a single backup tries a Persist that does not work."""
-_MARGIN_S = 1.0
-"""The process is gone this long before the grace ends: the kubelet's own clock started a little earlier."""
 _TELL_EVERY_S = 0.5
 """So often the status is told anew while something takes long."""
+_LOCK_WAIT_S = 3.0
+"""For an engine whose supervisor was killed to be gone too."""
 
 
-@dataclass
-class _Request:
-    """Somebody waits until everything is safe, unless he ``is_gone``."""
-
-    accept_deletions: bool
-    is_gone: Callable[[], bool]
-    done: threading.Event = field(default_factory=threading.Event)
-    reply: dict[str, Any] = field(default_factory=dict)
-
-
-class _Desk:
-    """Answers requests on other threads than the engine's: the status at once, whatever Persist does."""
-
-    def __init__(self, fs: FileSystem, clock: Clock, settings: Settings, signals: Signals) -> None:
-        self._fs, self._clock, self._settings, self._signals = fs, clock, settings, signals
-        self.status = Status(server=settings.server, scan_interval_s=settings.scan_interval_s)
-        self.requests: deque[_Request] = deque()
-
-    def answer(self, request: Mapping[str, Any], is_gone: Callable[[], bool]) -> Mapping[str, Any]:
-        """The reply to one request of somebody who may be gone. Raises ``ValueError`` for one that means nothing."""
-        if request.get("op") == "status":
-            return self.status.document(self._clock.monotonic(), read_report(self._fs, self._settings.gpu_report))
-        if request.get("op") != "flush":
-            raise ValueError("op is status or flush")
-        waiting = _Request(request.get("accept_deletions") is True, is_gone)
-        self.requests.append(waiting)
-        self._signals.wake()
-        waiting.done.wait()
-        return waiting.reply
-
-
-def run(settings: Settings, signals: Signals, fs: FileSystem, clock: Clock) -> int:
+def run(settings: Settings, signals: Signals, fs: FileSystem, clock: Clock, line: Line) -> int:
     """Keep ``settings.home`` safe until a signal ends it; the exit code says whether everything is.
 
     Raises ``PersistError`` where Persist cannot be used (nothing was written then) and ``UsageError``.
     """
     check_mounted(settings)
     _raise_descriptor_limit()
-    with only_writer(settings.socket_path):
-        desk = _Desk(fs, clock, settings, signals)
+    with only_writer(settings.socket_path, _LOCK_WAIT_S):
+        desk = Desk(fs, clock, settings, signals)
         with answering(settings.socket_path, desk.answer):
-            return _Life(settings, signals, fs=fs, clock=clock, desk=desk).live()
+            return _Life(settings, signals, fs=fs, clock=clock, desk=desk, line=line).live()
 
 
 def back_up_once(settings: Settings, fs: FileSystem, clock: Clock, *, accept_deletions: bool) -> int:
@@ -109,36 +84,127 @@ def _raise_descriptor_limit() -> None:
 class _Life:
     """One run, from the first look at Persist to the exit code."""
 
-    def __init__(self, settings: Settings, signals: Signals, *, fs: FileSystem, clock: Clock, desk: _Desk) -> None:
-        self._settings, self._signals, self._clock, self._desk = settings, signals, clock, desk
-        self._engine = Engine(fs, clock, settings, wake=signals.wake)
+    def __init__(
+        self, settings: Settings, signals: Signals, *, fs: FileSystem, clock: Clock, desk: Desk, line: Line
+    ) -> None:
+        self._settings, self._signals, self._fs, self._clock, self._desk = settings, signals, fs, clock, desk
+        self._watchman = desk.watchman = Watchman(clock, settings, signals, line, on_late=self._say_late)
+        self._farewell = Farewell(settings, desk)
+        self._engine: Engine | None = None
         self._state = "starting"
         self._shown_s = 0.0
-        self._exit_code = errors.EXIT_DEADLINE
-        """What the process ends with when its time is up."""
-        self._timer: threading.Timer | None = None
 
     def live(self) -> int:
-        engine = self._engine
+        self._watchman.start()
         try:
-            if self._settings.restore:
-                self._show("restoring", "looking at what Persist holds")
-                engine.recover(lambda: self._signals.ended, self._show_restoring)
-            if not self._signals.ended:
-                engine.finder.start_watching()
-                self._show("watching")
-                log.info("watching %s: %d directories", self._settings.home, engine.status("watching").watches)
-                self._watch()
-            return self._end()
+            code = self._open_and_watch()
+            if self._watchman.must_reopen:
+                return EXIT_AGAIN
+            if code is None:
+                code = self._end()
+            self._farewell.say(code)
+            return code
         finally:
             self._release_requests()
-            engine.close()
-            if self._timer is not None:
-                self._timer.cancel()
+            self._close()
+
+    # The beginning.
+
+    def _open_and_watch(self) -> int | None:
+        """The exit code where the end came before Persist could be used, else None."""
+        engine = self._open()
+        if engine is None:
+            return errors.EXIT_PERSIST
+        self._watchman.stands()
+        if not self._signals.ended:
+            engine.finder.start_watching()
+            self._show("watching")
+            log.info("watching %s: %d directories", self._settings.home, engine.status("watching").watches)
+            self._watch(engine)
+        return None
+
+    def _open(self) -> Engine | None:
+        """An engine whose home has what the mirror has; None where the end came first.
+
+        A Persist that is full, read-only or failing is a state, and not the end of the pod: it is tried until it works.
+        Raises ``PersistError`` for one that cannot be used at all.
+        """
+        trouble = Trouble(self._clock, self._settings.persist)
+        has_read = not self._settings.restore
+        while not (self._signals.ended and trouble) and not self._watchman.must_reopen:
+            try:
+                return self._opened()
+            except PersistUnwell as error:
+                self._close()
+                trouble.begin(error.cause)
+            if not has_read:
+                has_read = self._read_only()
+            self._desk.status = replace(
+                self._desk.status,
+                state="degraded",
+                detail="nothing can be saved",
+                persist_state=trouble.state,
+                persist_since=trouble.since_s,
+            )
+            self._pause(trouble.not_before_s)
+        return None
+
+    def _opened(self) -> Engine:
+        engine = self._engine = Engine(self._fs, self._clock, self._settings, wake=self._signals.wake)
+        engine.hindrance = self._hindrance
+        self._desk.untold = lambda: engine.finder.untold
+        self._watchman.others_at_work = lambda: engine.saver.is_under_way
+        if self._settings.restore:
+            self._show("restoring", "looking at what Persist holds")
+            engine.recover(lambda: self._signals.ended, self._show_restoring)
+        return engine
+
+    def _read_only(self) -> bool:
+        """The home has what Persist holds, though nothing can be saved; False where it could not be read either."""
+        try:
+            files = bring_back(
+                self._fs,
+                self._clock,
+                self._settings,
+                cancelled=lambda: self._signals.ended,
+                progress=self._show_restoring,
+            )
+        except (OSError, PersistError) as error:
+            log.warning("nothing can be brought back yet: %s", error)
+            return False
+        self._desk.status = replace(self._desk.status, restored_files=files)
+        return True
+
+    def _close(self) -> None:
+        self._desk.untold = lambda: 0
+        self._watchman.others_at_work = lambda: False
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def _hindrance(self) -> DestinationError | None:
+        """Why nothing may be written though nothing has failed."""
+        problem = self._watchman.problem
+        if problem is None or problem.state != "missing":
+            return None
+        return DestinationError(errno.ENOENT, problem.detail)
+
+    def _pause(self, until_s: float) -> None:
+        poller = select.poll()
+        poller.register(self._signals.wait_fd, select.POLLIN)
+        with self._watchman.waiting():
+            while not (self._signals.ended or self._watchman.must_reopen) and self._clock.monotonic() < until_s:
+                poller.poll(max(0.0, until_s - self._clock.monotonic()) * 1000)
+                self._signals.clear_wakes()
+
+    # While the user works.
 
     def _show(self, state: str, detail: str = "") -> None:
         self._state, self._shown_s = state, self._clock.monotonic()
-        self._desk.status = self._engine.status(state, detail)
+        if self._engine is not None:
+            self._desk.status = self._engine.status(state, detail)
+        else:
+            self._desk.status = replace(self._desk.status, state=state, detail=detail)
 
     def _until(self, is_over: Callable[[], bool]) -> Callable[[], bool]:
         """``is_over``, for the engine to ask in each of its rounds; the status goes on to be told there."""
@@ -146,38 +212,39 @@ class _Life:
         def out_of_time() -> bool:
             if self._clock.monotonic() >= self._shown_s + _TELL_EVERY_S:
                 self._show(self._state)
-            return is_over()
+            return is_over() or self._watchman.must_reopen
 
         return out_of_time
 
     def _show_restoring(self, done: int, total: int) -> None:
         self._show("restoring", f"bringing back {done} of {total} files")
 
-    def _watch(self) -> None:
+    def _watch(self, engine: Engine) -> None:
         poller = select.poll()
         poller.register(self._signals.wait_fd, select.POLLIN)
         noticed_at: float | None = None
-        while not self._signals.ended:
-            wait_s = min(_LONGEST_WAIT_S, max(0.0, self._engine.next_due_s() - self._clock.monotonic()))
-            if poller.poll(wait_s * 1000):
-                self._signals.clear_wakes()
+        while not self._signals.ended and not self._watchman.must_reopen:
+            wait_s = min(_LONGEST_WAIT_S, max(0.0, engine.next_due_s() - self._clock.monotonic()))
+            with self._watchman.waiting():
+                if poller.poll(wait_s * 1000):
+                    self._signals.clear_wakes()
             if self._signals.noticed_at != noticed_at:
                 noticed_at = self._signals.noticed_at
-                self._heed(noticed_at or 0.0)
-            self._engine.turn()
+                self._heed(engine, noticed_at or 0.0)
+            engine.turn()
             while self._desk.requests and not self._signals.ended:
-                self._serve(self._desk.requests.popleft())
+                self._serve(engine, self._desk.requests.popleft())
             self._show("watching")
 
-    def _heed(self, noticed_s: float) -> None:
+    def _heed(self, engine: Engine, noticed_s: float) -> None:
         """What changed before the notice is safe, unless the end comes, or the notice turns out to be void."""
         log.info("notice: the end may be near, saving now")
         void_s = noticed_s + self._settings.grace_s
-        self._engine.flush_now(self._until(lambda: self._signals.ended or self._clock.monotonic() >= void_s))
+        engine.flush_now(self._until(lambda: self._signals.ended or self._clock.monotonic() >= void_s))
 
-    def _serve(self, request: _Request) -> None:
+    def _serve(self, engine: Engine, request: Request) -> None:
         if not request.is_gone():
-            self._engine.flush(
+            engine.flush(
                 catch_up_s=_CATCH_UP_S,
                 out_of_time=self._until(lambda: self._signals.ended or request.is_gone()),
                 accept_deletions=request.accept_deletions,
@@ -185,10 +252,10 @@ class _Life:
         self._show("watching")
         self._reply(request)
 
-    def _reply(self, request: _Request) -> None:
-        status = self._engine.status(self._state)
+    def _reply(self, request: Request) -> None:
+        status = self._desk.current()
         request.reply = {
-            "unsaved": len(self._engine.unsaved()),
+            "unsaved": len(self._engine.unsaved()) if self._engine else status.pending_files,
             "brake": status.brake,
             "persist": status.persist_state,
             "state": status.state,
@@ -202,32 +269,23 @@ class _Life:
     # The end.
 
     def _deadline_s(self) -> float:
-        """When the process must be gone. A notice older than the grace was void: no SIGTERM followed in time."""
-        ended_s = self._signals.ended_at
-        noticed_s = self._signals.noticed_at
-        if ended_s is None:
-            return float("inf")
-        start_s = ended_s
-        if noticed_s is not None and ended_s - self._settings.grace_s < noticed_s < ended_s:
-            start_s = noticed_s
-        return start_s + max(self._settings.grace_s - _MARGIN_S, self._settings.grace_s / 2)
+        return self._signals.deadline_s(self._settings.grace_s)
 
     def _out_of_time(self) -> bool:
         return self._signals.cut_short or self._clock.monotonic() >= self._deadline_s()
 
     def _end(self) -> int:
+        engine = self._engine
+        assert engine is not None
         self._show("draining", "saving what changed last")
-        left_s = self._deadline_s() - self._clock.monotonic()
-        log.info("the end: %.1f s to save what changed last", left_s)
-        # Nothing that hangs may keep the process beyond its time: an unkilled process is no safer than a killed one.
-        self._timer = threading.Timer(max(0.1, left_s + _MARGIN_S / 4), self._give_up)
-        self._timer.daemon = True
-        self._timer.start()
-        self._exit_code = self._engine.drain(self._out_of_time)
+        log.info("the end: %.1f s to save what changed last", self._deadline_s() - self._clock.monotonic())
+        code = engine.drain(self._until(self._out_of_time))
         self._show("stopped")
-        return self._exit_code
+        return code
 
-    def _give_up(self) -> None:
-        if self._state != "stopped":
-            log.critical("NOT SAVED: the time was up in the middle of saving; the next start saves what it finds")
-        os._exit(self._exit_code)
+    def _say_late(self) -> None:
+        """On the watchman's thread: the time is up, and the engine sleeps in the kernel, or is not done."""
+        problem = self._watchman.problem
+        code = errors.EXIT_PERSIST if problem is not None and problem.state != "slow" else errors.EXIT_DEADLINE
+        self._watchman.say_code(code)
+        self._farewell.say_late(code)

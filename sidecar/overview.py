@@ -67,6 +67,7 @@ class Overview:
             failed={**books.failed, **finder.unreadable},
             last_saved_at=None if books.saved_at_ns is None else iso(books.saved_at_ns),
             persist_state=self._persist_state(),
+            persist_since=self._trouble.since_s,
             free_bytes=self.free_bytes,
             watches=finder.watch.watches if finder.watch else 0,
             overflows=finder.watch.overflows if finder.watch else 0,

@@ -16,6 +16,7 @@ import socket
 import socketserver
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -30,18 +31,30 @@ Answer = Callable[[Mapping[str, Any], Callable[[], bool]], Mapping[str, Any]]
 
 
 @contextlib.contextmanager
-def only_writer(socket_path: str) -> Iterator[None]:
-    """Inside, this process is the only sidecar with this socket on the machine. Raises ``WriterActive``."""
+def only_writer(socket_path: str, patience_s: float = 0.0) -> Iterator[None]:
+    """Inside, this process is the only sidecar with this socket on the machine. Raises ``WriterActive``.
+
+    One that has been killed, and is not gone yet, is waited for at most ``patience_s``.
+    """
     _prepare_directory(os.path.dirname(socket_path))
     fd = os.open(socket_path + ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise WriterActive("another sidecar already saves this home", hint="sidecar status shows it") from error
+        give_up_s = time.monotonic() + patience_s
+        while not _locked(fd):
+            if time.monotonic() >= give_up_s:
+                raise WriterActive("another sidecar already saves this home", hint="sidecar status shows it")
+            time.sleep(0.02)
         yield
     finally:
         os.close(fd)
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _prepare_directory(path: str) -> None:

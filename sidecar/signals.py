@@ -7,6 +7,9 @@ import signal
 import time
 from types import FrameType
 
+MARGIN_S = 1.0
+"""The process is gone this long before the grace ends: the kubelet's own clock started a little earlier."""
+
 
 class Signals:
     """SIGTERM (and SIGINT) means end, a second one end now; SIGUSR1 is the notice that an end may follow.
@@ -28,6 +31,41 @@ class Signals:
         # The interpreter's own handler wakes whoever waits: ours below run only after that wait, and a signal that
         # comes just before it begins would go unheard until it is over.
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+
+    def adopt(self) -> None:
+        """For the child of a fork: what was told before holds, and it waits on wakes of its own.
+
+        A terminal, or whoever signals the whole group, tells us what our parent tells us too: that is no second time.
+        """
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_end_of_group)
+        for number in (signal.SIGCHLD, signal.SIGCONT):
+            signal.signal(number, signal.SIG_DFL)
+
+    def _on_end_of_group(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  the handler's signature
+        self.told(time.monotonic(), self.noticed_at, cut_short=self.cut_short)
+
+    def told(self, ended_at: float | None, noticed_at: float | None, *, cut_short: bool) -> None:
+        """What somebody else heard. The first end counts, and the last notice."""
+        if self.ended_at is None:
+            self.ended_at = ended_at
+        self.noticed_at = noticed_at if self.noticed_at is None else max(self.noticed_at, noticed_at or 0.0)
+        self.cut_short = self.cut_short or cut_short
+        self.wake()
+
+    def deadline_s(self, grace_s: float) -> float:
+        """When the process must be gone, with ``grace_s`` from the first word of the end; infinite before any.
+
+        A notice older than the grace was void: no end followed in time.
+        """
+        if self.ended_at is None:
+            return float("inf")
+        start_s = self.ended_at
+        if self.noticed_at is not None and self.ended_at - grace_s < self.noticed_at < self.ended_at:
+            start_s = self.noticed_at
+        return start_s + max(grace_s - MARGIN_S, grace_s / 2)
 
     def _on_end(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  the handler's signature
         if self.ended_at is None:

@@ -42,6 +42,8 @@ class Status:
     failed: Mapping[bytes, str] = field(default_factory=dict)
     last_saved_at: str | None = None
     persist_state: str = "ok"
+    persist_since: float | None = None
+    """Since when Persist has this state, on the monotonic clock in seconds; None where it is ``ok``."""
     free_bytes: int | None = None
     watches: int = 0
     overflows: int = 0
@@ -52,7 +54,6 @@ class Status:
 
     def document(self, now_s: float, gpu: object = None) -> dict[str, Any]:
         """The status as plain data, with ``now_s`` on the monotonic clock."""
-        oldest_s = None if self.pending_since is None else round(max(0.0, now_s - self.pending_since), 3)
         return {
             "schema": SCHEMA,
             "state": self.state,
@@ -62,7 +63,7 @@ class Status:
             "pending": {
                 "files": self.pending_files,
                 "bytes": self.pending_bytes,
-                "oldest_s": oldest_s,
+                "oldest_s": _age_s(self.pending_since, now_s),
                 "held_back": _with_reasons(self.held_back),
             },
             "restored": {"files": self.restored_files},
@@ -71,7 +72,11 @@ class Status:
             "failed": _with_reasons(self.failed),
             "failed_count": len(self.failed),
             "last_saved_at": self.last_saved_at,
-            "persist": {"state": self.persist_state, "free_bytes": self.free_bytes},
+            "persist": {
+                "state": self.persist_state,
+                "for_s": _age_s(self.persist_since, now_s),
+                "free_bytes": self.free_bytes,
+            },
             "watch": {
                 "watches": self.watches,
                 "overflows": self.overflows,
@@ -83,6 +88,10 @@ class Status:
             "shared": [],
             "gpu": gpu,
         }
+
+
+def _age_s(since_s: float | None, now_s: float) -> float | None:
+    return None if since_s is None else round(max(0.0, now_s - since_s), 3)
 
 
 def _with_reasons(paths: Mapping[bytes, str]) -> list[dict[str, str]]:
@@ -145,7 +154,8 @@ def summary(document: Mapping[str, Any]) -> str:
         lines.append(waiting + (f", the oldest for {pending['oldest_s']:.1f} s" if pending["oldest_s"] else ""))
         lines.append(f"saved      {document['last_saved_at'] or 'nothing yet'}")
         free = "" if persist["free_bytes"] is None else f", {size_text(persist['free_bytes'])} free"
-        lines.append(f"Persist    {persist['state']}{free}")
+        lasting = "" if persist["for_s"] is None else f" for {persist['for_s']:.0f} s"
+        lines.append(f"Persist    {persist['state']}{lasting}{free}")
         lines.append(f"left out   {document['skipped_count']}")
     lines += [f"waits      {visible(item['path'])}: {item['reason']}" for item in document["pending"]["held_back"][:20]]
     lines += [f"NOT SAVED  {visible(item['path'])}: {item['reason']}" for item in document["failed"][:20]]

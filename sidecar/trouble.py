@@ -8,7 +8,6 @@ import logging
 from sidecar.backup.persist import explain
 from sidecar.clock import Clock
 from sidecar.copy import FULL
-from sidecar.fsops import DestinationError
 from sidecar.saving.retry import delay_s
 
 log = logging.getLogger(__name__)
@@ -26,7 +25,7 @@ class Trouble:
 
     def __init__(self, clock: Clock, persist: str) -> None:
         self._clock, self._persist = clock, persist
-        self._error: DestinationError | None = None
+        self._error: OSError | None = None
         self._count = 0
         self._since_s = 0.0
         self.not_before_s = 0.0
@@ -51,11 +50,16 @@ class Trouble:
         return "ok" if self._error is None else _STATES.get(self._error.errno or 0, "missing")
 
     @property
+    def since_s(self) -> float | None:
+        """Since when Persist has not worked, on the monotonic clock."""
+        return None if self._error is None else self._since_s
+
+    @property
     def lasted_s(self) -> float:
         """For how long Persist has not worked."""
         return 0.0 if self._error is None else self._clock.monotonic() - self._since_s
 
-    def begin(self, error: DestinationError) -> None:
+    def begin(self, error: OSError) -> None:
         """Persist said ``error``."""
         if self._error is None or self._error.errno != error.errno:
             log.error("%s; what changed is kept in mind and tried again", explain(self._persist, error))

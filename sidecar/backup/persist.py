@@ -17,7 +17,7 @@ from sidecar.backup.mounts import is_mount_point
 from sidecar.clock import Clock, iso, stamp
 from sidecar.config import Settings
 from sidecar.entry import name_of, parent
-from sidecar.errors import PersistError, PersistForeign, PersistMissing
+from sidecar.errors import PersistError, PersistForeign, PersistMissing, PersistUnwell
 from sidecar.fsops import FileSystem, read_file, sync_directory, write_file
 
 FORMAT = 1
@@ -38,6 +38,20 @@ _REASONS = {
     errno.EPERM: "does not let us in",
     errno.EIO: "has an input/output error",
 }
+
+_PASSING = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENOTCONN,
+    errno.ECONNABORTED,
+}
+"""What a server, a network or a full disk says, and will not say for ever."""
 
 
 def mirror_of(server: bytes) -> bytes:
@@ -70,8 +84,10 @@ def persist_errors(settings: Settings) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kind = PersistMissing if error.errno == errno.ENOENT else PersistError
-        raise kind(explain(settings.persist, error)) from error
+        reason = explain(settings.persist, error)
+        if error.errno in _PASSING:
+            raise PersistUnwell(reason, error) from error
+        raise (PersistMissing if error.errno == errno.ENOENT else PersistError)(reason) from error
 
 
 class Layout:

@@ -8,6 +8,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 
 from sidecar.backup import journal, left_behind, moves
 from sidecar.backup.persist import Layout, check_mounted, mirror_of, state_of
@@ -37,13 +38,16 @@ class Place:
         self._staging = self._state + b"/staging"
         # Never those of a sidecar before, a part of which may live on for a moment.
         self._names = itertools.count(clock.now_ns())
-        self.is_new = self.layout.prepare()
-        """Whether there was no mirror before."""
-        self.state_fd, self.staging_fd, self._mirror_fd = (
-            fs.duplicate(self.layout.root.directory(path)) for path in (self._state, self._staging, self._mirror)
-        )
-        self._held = {self._mirror: self._mirror_fd, self._state: self.state_fd, self._staging: self.staging_fd}
-        self.sweep()
+        self._held: dict[bytes, int] = {}
+        with ExitStack() as on_failure:
+            on_failure.callback(self.close)
+            self.is_new = self.layout.prepare()
+            """Whether there was no mirror before."""
+            for path in (self._mirror, self._state, self._staging):
+                self._held[path] = fs.duplicate(self.layout.root.directory(path))
+            self.state_fd, self.staging_fd = self._held[self._state], self._held[self._staging]
+            self.sweep()
+            on_failure.pop_all()
 
     def sweep(self) -> None:
         """Nothing is staged any more, and where our files are to be nothing else stands."""

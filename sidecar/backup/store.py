@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from sidecar.backup import journal as records
 from sidecar.backup.departures import Departures
@@ -59,12 +59,15 @@ class Store:
         """When something was last removed."""
         self._keeper = Keeper(fs, clock, self.place)
         self._departures = Departures(fs, self.place, self.durable, self._keeper, crew)
-        for move in self._moves.read():
-            self._departures.directory_arrived(move.new, move.at_ns)
         self.on_safe: Callable[[Sequence[tuple[bytes, Entry]]], None] = lambda _: None
         """Hears of all that the journal has begun to call safe."""
         self.session, self.index = b"", Index()
-        self._replay()
+        with ExitStack() as on_failure:
+            on_failure.callback(self.close)
+            for move in self._moves.read():
+                self._departures.directory_arrived(move.new, move.at_ns)
+            self._replay()
+            on_failure.pop_all()
 
     def _replay(self) -> None:
         try:

@@ -174,6 +174,11 @@ class Finder:
             waiting += names.directories
 
     @property
+    def untold(self) -> int:
+        """How many paths events have told of that ``take_changes`` has not taken yet. For any thread."""
+        return len(self._changes)
+
+    @property
     def unseen(self) -> int:
         """How many files nobody has looked at since an event told of them, the start, or a loss of events."""
         return len(self._changes) + (sum(self._unseen.values()) or int(not self.scanned))

@@ -101,6 +101,11 @@ class Saver:
         return len(self._jobs) + len(self.lane) + len(self.porter) + len(self._arrived)
 
     @property
+    def is_under_way(self) -> bool:
+        """Whether something is being copied by others than the thread that calls ``step``. For any thread."""
+        return bool(len(self.lane)) or bool(len(self.porter))
+
+    @property
     def can_step(self) -> bool:
         """Whether ``step`` has anything to do now: it does not wait for large copies, whose end wakes everybody."""
         can_begin = self.lane.is_free and self._jobs.large_ready(self.lane)

@@ -25,7 +25,7 @@ def _queue_length() -> int:
 
 def _overflow(place: Place, pid: int, files: int) -> int:
     """More events than the kernel's queue holds happened while the sidecar was stopped; how many files there are."""
-    os.kill(pid, signal.SIGSTOP)
+    os.killpg(pid, signal.SIGSTOP)
     # Two files in turn: the kernel joins equal events that follow each other.
     for number in range(_queue_length() // 2 + 100):
         (place.home / f"turn{number % 2}").write_bytes(b"%d" % number)
@@ -44,7 +44,7 @@ def test_after_an_overflow_of_the_queue_everything_is_found(place: Place) -> Non
     process = place.start()
     place.flush()
     files = _overflow(place, process.pid, 30_000)
-    os.kill(process.pid, signal.SIGCONT)
+    os.killpg(process.pid, signal.SIGCONT)
     wait_until(lambda: place.status().get("watch", {}).get("overflows"), "the overflow is noticed")
     wait_until((place.mirror / "last.txt").exists, "what came last is safe", 30)
     wait_until(lambda: place.status()["protected"]["files"] == files, "everything is safe", 60)
@@ -63,7 +63,7 @@ def test_an_overflow_in_the_last_moment_is_no_reason_to_claim_success(place: Pla
     place.flush()
     files = _overflow(place, process.pid, 1000)
     process.terminate()
-    os.kill(process.pid, signal.SIGCONT)
+    os.killpg(process.pid, signal.SIGCONT)
     assert process.wait(60) == 0
     assert (place.mirror / "last.txt").read_text() == "after the overflow"
     assert _files(place.mirror) == files

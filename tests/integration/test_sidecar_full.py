@@ -101,13 +101,20 @@ def test_the_end_on_a_persist_without_a_free_byte_is_quick_and_honest(small: Pla
         assert (small.mirror / f"f{number}.txt").read_text() in ("old", "new" * 2000)
 
 
-def test_a_read_only_persist_is_refused_in_one_line(small: Place) -> None:
+def test_on_a_read_only_persist_it_starts_degraded_brings_the_work_back_and_saves_when_it_can(small: Place) -> None:
     (small.home / "a.txt").write_text("a")
     assert small.end(small.start()) == 0
     small.remount_persist("ro")
+    small.new_home()
+    process = small.start(state="degraded")
+    wait_until((small.home / "a.txt").exists, "the work is back")
+    wait_until(lambda: small.status()["persist"]["state"] == "read-only", "the status says why")
     (small.home / "a.txt").write_text("changed")
-    result = small.run("run")
-    assert (result.returncode, "read-only" in result.stderr, "Traceback" in result.stderr) == (4, True, False)
+    assert small.end(process) == 4
+    assert "Traceback" not in small.log.read_text()
+    process = small.start(state="degraded")
     small.remount_persist("rw")
-    assert small.end(small.start()) == 0
+    wait_until(lambda: small.status()["state"] == "watching", "it works again")
+    small.flush()
     assert (small.mirror / "a.txt").read_text() == "changed"
+    assert small.end(process) == 0

@@ -215,12 +215,12 @@ def test_status_is_quick_and_says_stopped_where_nothing_runs(place: Place) -> No
     assert {"protected", "pending", "skipped", "failed", "last_saved_at", "persist", "left_behind", "brake"} <= set(
         document
     )
-    os.kill(process.pid, signal.SIGSTOP)
+    os.killpg(process.pid, signal.SIGSTOP)
     started = time.monotonic()
     frozen = place.run_json("status", "--json")
     assert time.monotonic() - started < 2
     assert (frozen["state"], frozen["detail"]) == ("degraded", "the sidecar runs, and does not answer")
-    os.kill(process.pid, signal.SIGCONT)
+    os.killpg(process.pid, signal.SIGCONT)
     place.end(process)
     assert place.run_json("status", "--json")["state"] == "stopped"
 

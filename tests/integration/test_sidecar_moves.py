@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,8 +40,8 @@ def test_a_renamed_directory_keeps_its_files_in_the_mirror_and_its_history(place
     before = _inodes(place.mirror / "old")
     assert len(before) == FILES
     at = datetime.now(UTC).isoformat()
-    time.sleep(0.1)
     (place.home / "new parent").mkdir()
+    wait_until((place.mirror / "new parent").is_dir, "the new parent is known")
     (place.home / "old").rename(place.home / "new parent" / "new")
     (place.home / "new parent" / "new" / "sub" / "f1").write_text("changed after the move")
     wait_until(lambda: _same(place), "the mirror is as the home", 5)
