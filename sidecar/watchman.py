@@ -25,12 +25,15 @@ log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 1.0
 _STILL_S = 4.0
 """A call that has not returned for so long makes us ask whether Persist answers anybody."""
-_STUCK_S = 60.0
-"""A call that has not returned for so long, while Persist answers others, is given up with the engine."""
+_HUNG_S = 10.0
+"""A call that has not returned for so long hangs, even if Persist answers others."""
+_STUCK_S = 600.0
+"""Then it is given up with the engine, if Persist answers others. A gigabyte takes a slow server minutes to sync."""
 _LATE_S = 0.2
 _AFTERLIFE_CPU_S = 60.0
 """What an engine that was left behind may use to say what it could not save, once it can."""
-_WORKERS = ("MainThread", "large", "persist", "lease")
+_WORKERS = ("large", "persist", "lease")
+"""The threads that touch Persist, beside the main one, whose id is the process's (after a fork Python has another)."""
 _PERSIST = "persist"
 
 
@@ -160,12 +163,11 @@ class Watchman:
         if now_s - since_s < _STILL_S or (self.problem is not None and self.problem.state == "missing"):
             return
         self._line.send("probe", _PERSIST, encoded(self._settings.persist))
-        if self._answers:
-            self._note("slow", since_s, f"a call to Persist has not returned for {now_s - since_s:.0f} s")
-            if now_s - since_s > _STUCK_S:
-                self._line.send("replace")
-        else:
-            self._note("hung", since_s, f"Persist does not answer since {now_s - since_s:.0f} s")
+        age_s = now_s - since_s
+        state = "hung" if age_s >= _HUNG_S or not self._answers else "slow"
+        self._note(state, since_s, f"a call to Persist has not returned for {age_s:.0f} s")
+        if self._answers and age_s >= _STUCK_S:
+            self._line.send("replace")
 
     def _note(self, state: str, since_s: float, detail: str) -> None:
         if self.problem is None or self.problem.state != state:
@@ -176,7 +178,8 @@ class Watchman:
         """How long each thread that touches Persist has run so far; None where there is nothing for them to do."""
         if self._is_waiting and not self.others_at_work():
             return None
-        return _ran_ns([thread.native_id or 0 for thread in threading.enumerate() if _is_worker(thread)])
+        others = [thread.native_id or 0 for thread in threading.enumerate() if thread.name.startswith(_WORKERS)]
+        return _ran_ns([os.getpid(), *others])
 
     def _look_at_clock(self) -> None:
         if self._on_late is None or not self._signals.ended:
@@ -188,10 +191,6 @@ class Watchman:
     def say_code(self, code: int) -> None:
         """What the supervisor ends with if we cannot."""
         self._line.send("code", code)
-
-
-def _is_worker(thread: threading.Thread) -> bool:
-    return thread.name.startswith(_WORKERS)
 
 
 def _ran_ns(thread_ids: Sequence[int]) -> tuple[int, ...]:
