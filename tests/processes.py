@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -104,10 +105,15 @@ class Place:
 
     def mount_persist(self, how: str) -> None:
         """Persist is a mount of its own, which only the sidecars see; ``persist`` is then where the test sees it."""
-        self._namespace = MountNamespace(f"mount -t {how} none {self.persist}")
-        self.prefix = self._namespace.prefix
+        namespace = MountNamespace(f"mount -t {how} none {self.persist}")
+        self.move_into(namespace, namespace.seen(self.persist))
+
+    def move_into(self, namespace: MountNamespace, persist: Path) -> None:
+        """The sidecars live in ``namespace``, which ends with this place; the test sees Persist at ``persist``."""
+        self._namespace = namespace
+        self.prefix = namespace.prefix
         self.require_mount = True
-        self.persist = self._namespace.seen(self.persist)
+        self.persist = persist
 
     def remount_persist(self, options: str) -> None:
         """The mount of Persist has ``options``, for example ``ro``."""
@@ -149,8 +155,7 @@ class Place:
 
     def command(self, *words: str) -> list[str]:
         mount = [] if self.require_mount else ["--no-require-mount"]
-        persist = self.persist_inside if self._namespace else self.persist
-        where = ["--home", str(self.home), "--persist", str(persist), *mount]
+        where = ["--home", str(self.home), "--persist", str(self.persist_inside), *mount]
         return [*self.prefix, sys.executable, "-m", "sidecar", words[0], *where, *words[1:]]
 
     def spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -213,6 +218,16 @@ class Place:
         """No warning."""
         process.kill()
         process.wait()
+
+    def processes(self) -> set[int]:
+        """Every process that a sidecar of this place was, or started: known by its environment, of whichever thread."""
+        mark = os.fsencode(f"SIDECAR_SOCKET={self.socket}")
+        found = set()
+        for environ in Path("/proc").glob("[0-9]*/task/[0-9]*/environ"):
+            with suppress(OSError):  # gone meanwhile
+                if mark in environ.read_bytes().split(b"\0"):
+                    found.add(int(environ.parts[2]))
+        return found
 
     def new_home(self) -> None:
         """The next sidecar finds an empty home, as after a lost pod."""
