@@ -67,10 +67,14 @@ class Diary:
         return time.monotonic() - started_s
 
     def until_persist_is(self, state: str, deadline_s: float) -> float:
-        """After how many seconds the sidecar was degraded because Persist is in ``state``."""
+        """After how many seconds the status said that Persist is in ``state``, and that work is therefore not safe.
+
+        On a full Persist the sidecar can go on ``watching``: what still fits is saved.
+        """
+        states = ("degraded", "watching") if state == "full" else ("degraded",)
         return self.until(
-            lambda status: (status["state"], status.get("persist", {}).get("state")) == ("degraded", state),
-            f"degraded, Persist is {state}",
+            lambda status: status["state"] in states and status.get("persist", {}).get("state") == state,
+            f"Persist is {state}",
             deadline_s,
         )
 

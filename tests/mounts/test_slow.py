@@ -1,0 +1,64 @@
+"""A Persist that is far away: 1.5 ms for every operation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.mounts.diary import Diary
+from tests.mounts.places import FusePlace
+
+_LATENCY_S = 0.0015
+_FILES = 10_000
+_SAVED_WITHIN_S = 8.0
+
+
+def _write_all(place: FusePlace, text: str) -> None:
+    for number in range(_FILES):
+        path = place.home / f"project{number % 100}" / f"module{number}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"{text} {number}\n" * 20)
+
+
+def _saved(place: FusePlace, text: str) -> int:
+    found = place.mirror.glob("project*/module*.py")
+    return sum(path.read_text() == f"{text} {path.stem[6:]}\n" * 20 for path in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["new", "changed"])
+def test_ten_thousand_dirty_files_are_safe_soon(
+    sick: FusePlace, kind: str, record_property: Callable[[str, object], None]
+) -> None:
+    if kind == "changed":
+        _write_all(sick, "old")
+    process = sick.start()
+    with Diary(sick) as diary:
+        diary.until_all_is_safe(60)
+        sick.sickness.slow(_LATENCY_S)
+        started = time.monotonic()
+        _write_all(sick, "new")
+        diary.note(f"written after {time.monotonic() - started:.2f} s")
+        started = time.monotonic()
+        assert sick.flush()["unsaved"] == 0
+        took_s = time.monotonic() - started
+        diary.note(f"{_FILES} {kind} files safe after {took_s:.2f} s")
+        record_property(f"{kind}_s", round(took_s, 2))
+        sick.sickness.well()
+        assert _saved(sick, "new") == _FILES
+    assert sick.end(process) == 0
+    assert took_s < _SAVED_WITHIN_S
+
+
+def test_a_changed_file_is_safe_within_three_seconds_and_the_status_says_ok_or_slow(sick: FusePlace) -> None:
+    (sick.home / "work.ipynb").write_text("old")
+    sick.sickness.slow(_LATENCY_S)
+    process = sick.start()
+    with Diary(sick) as diary:
+        diary.until(lambda status: status["pending"]["files"] == 0, "everything is safe", 10)
+        (sick.home / "work.ipynb").write_text("new")
+        diary.until(lambda _: (sick.mirror / "work.ipynb").read_text() == "new", "the change is safe", 3)
+        assert sick.status()["persist"]["state"] in ("ok", "slow")
+    assert sick.end(process) == 0

@@ -1,0 +1,74 @@
+"""A Persist that is unmounted under a running sidecar: said at once, and never a backup into the wrong place."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tests.mounts.diary import Diary
+from tests.mounts.places import BoundPlace
+from tests.processes import tree
+
+_SAID_WITHIN_S = 15.0
+_SAFE_WITHIN_S = 20.0
+
+
+def _saved(place: BoundPlace) -> dict[str, str]:
+    return {path.name: path.read_text() for path in place.mirror.glob("*.ipynb")}
+
+
+def _below(place: BoundPlace) -> Path:
+    """What is at the mount point while nothing is mounted there."""
+    return place.seen(place.below)
+
+
+def test_it_is_missing_nothing_is_written_in_its_place_and_once_back_all_is_safe(bound: BoundPlace) -> None:
+    (bound.home / "first.ipynb").write_text("first")
+    process = bound.start()
+    with Diary(bound) as diary:
+        diary.until_all_is_safe(10)
+        bound.take_away()
+        (bound.home / "second.ipynb").write_text("second")
+        diary.until_persist_is("missing", _SAID_WITHIN_S)
+        (bound.home / "third.ipynb").write_text("third")
+        diary.until(lambda status: status["pending"]["files"] > 0, "what changes now waits", 10)
+        assert tree(_below(bound)) == {}, "something was written below the mount"
+        bound.come_back()
+        diary.until_all_is_safe(_SAFE_WITHIN_S)
+    assert _saved(bound) == {"first.ipynb": "first", "second.ipynb": "second", "third.ipynb": "third"}
+    assert bound.end(process) == 0
+    bound.take_away()
+    assert tree(_below(bound)) == {}
+
+
+def test_it_is_missing_though_nobody_changes_anything(bound: BoundPlace) -> None:
+    process = bound.start()
+    with Diary(bound) as diary:
+        diary.until_all_is_safe(10)
+        bound.take_away()
+        diary.until_persist_is("missing", _SAID_WITHIN_S)
+        bound.come_back()
+        diary.until_all_is_safe(_SAFE_WITHIN_S)
+    assert bound.end(process) == 0
+
+
+def test_an_end_meanwhile_claims_nothing_and_writes_nothing_in_its_place(bound: BoundPlace) -> None:
+    (bound.home / "work.ipynb").write_text("old")
+    process = bound.start("--grace", "6")
+    with Diary(bound) as diary:
+        diary.until_all_is_safe(10)
+    bound.take_away()
+    (bound.home / "work.ipynb").write_text("new")
+    started = time.monotonic()
+    assert bound.end(process) in (4, 5)
+    assert time.monotonic() - started < 6
+    assert "NOT SAVED" in bound.log.read_text()
+    assert tree(_below(bound)) == {}
+    refused = bound.run("run")
+    assert (refused.returncode, "not mounted" in refused.stderr) == (4, True)
+    bound.come_back()
+    process = bound.start()
+    with Diary(bound) as diary:
+        diary.until_all_is_safe(_SAFE_WITHIN_S)
+    assert _saved(bound) == {"work.ipynb": "new"}
+    assert bound.end(process) == 0
