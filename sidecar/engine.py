@@ -32,8 +32,8 @@ from sidecar.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
-_LARGE_DRAIN_BYTES = 256 << 20
-"""With more than this to copy at the end, what is owed is written down before it is begun."""
+_DRAIN_FILES_PER_S, _DRAIN_BYTES_PER_S = 1000, 50 << 20
+"""With more than this to save at the end what is owed is written down before it is begun: later may be too late."""
 _DRAIN_ROUNDS = 4
 _DRAIN_SCANS = 2
 """Events may be lost while the first one goes on."""
@@ -114,6 +114,8 @@ class Engine:
         """Why nothing may be written to Persist though nothing has failed."""
         self._room_next_s = 0.0
         self._ending = False
+        self._late: dict[bytes, str] = {}
+        """What was not safe when the time was up."""
         self._look_next_s = clock.monotonic()
 
     def recover(self, cancelled: Callable[[], bool], progress: Callable[[int, int], None]) -> None:
@@ -313,15 +315,18 @@ class Engine:
 
     # The end.
 
-    def drain(self, out_of_time: Callable[[], bool]) -> int:
-        """Everything changed is safe, or is listed as left behind; the exit code that says which."""
+    def drain(self, out_of_time: Callable[[], bool], left_s: float = float("inf")) -> int:
+        """Everything changed is safe, or is listed as left behind; the exit code that says which.
+
+        ``left_s`` is the time until ``out_of_time``, in seconds.
+        """
         self._ending = True
         self.saver.cancelled = out_of_time
         self.finder.catch_up(1.0)
         self._doubt_mirror()
         self.finder.scan_unwatched()
         self.saver.planner.plan(self._take_waiting())
-        if self.saver.owed_bytes > _LARGE_DRAIN_BYTES:
+        if len(self.saver) > _DRAIN_FILES_PER_S * left_s or self.saver.owed_bytes > _DRAIN_BYTES_PER_S * left_s:
             self._write_left_behind("was still being saved when the process ended")
         for _ in range(_DRAIN_SCANS):
             if self.finder.scanned:
@@ -335,7 +340,7 @@ class Engine:
 
     def close_books(self, *, late: bool) -> int:
         """What could not be saved is listed durably; the exit code that says whether there is anything."""
-        unsaved = self.unsaved()
+        unsaved = {**self._late, **self.unsaved()}
         if not unsaved and not self.saver.braked and not self.trouble and self.finder.scanned:
             try:
                 left_behind.clear(self._fs, self.store.place.state_fd)
@@ -361,16 +366,29 @@ class Engine:
             return errors.EXIT_UNSAVED
         return errors.EXIT_PERSIST
 
+    def give_up(self) -> None:
+        """The time is up and whoever waited is told so: what is not safe now counts as left behind, whatever follows.
+
+        For another thread than the engine's, which is asleep in the kernel.
+        """
+        while True:
+            try:
+                self._late = dict.fromkeys(self.unsaved(), "was not safe when the time was up")
+            except RuntimeError:  # the engine has woken up, and changed what was being looked at
+                continue
+            return
+
     def unsaved(self) -> dict[bytes, str]:
         """Every path that should be safe and is not, with why; the most important first."""
         moved = [move.new for move in self.finder.moves]
-        reasons = dict.fromkeys([*self.saver.owed(), *moved, *self.finder.settle.paths(), *self.finder.backlog], "")
+        found = [*self.finder.settle.paths(), *self.finder.backlog, *self.finder.untold_paths()]
+        reasons = dict.fromkeys([*self.saver.owed(), *moved, *found], "")
         reasons.update(self.saver.books.failed)
         reasons.update(self.finder.unreadable)
         return reasons
 
     def _write_left_behind(self, reason: str) -> None:
-        unsaved = self.unsaved()
+        unsaved = {**self._late, **self.unsaved()}
         unseen = {path: f"{number} files in it that nobody looked at" for path, number in self.finder.unseen_in.items()}
         listed = islice([*unsaved.items(), *unseen.items()], _LISTED)
         document = {
@@ -392,8 +410,9 @@ class Engine:
         return self.overview.status(state, detail)
 
     def close(self) -> None:
-        self.finder.close()
-        self.saver.close()
-        self._crew.close()
-        self.store.close()
-        self.home.close()
+        for part in (self.finder, self.saver, self._crew, self.store, self.home):
+            try:
+                part.close()
+            except OSError as error:
+                # All that is safe was synced and its error told. What is closed now was only read.
+                log.warning("closing: %s", error.strerror)

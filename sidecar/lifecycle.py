@@ -278,8 +278,9 @@ class _Life:
         engine = self._engine
         assert engine is not None
         self._show("draining", "saving what changed last")
-        log.info("the end: %.1f s to save what changed last", self._deadline_s() - self._clock.monotonic())
-        code = engine.drain(self._until(self._out_of_time))
+        left_s = self._deadline_s() - self._clock.monotonic()
+        log.info("the end: %.1f s to save what changed last", left_s)
+        code = engine.drain(self._until(self._out_of_time), left_s)
         self._show("stopped")
         return code
 
@@ -287,5 +288,7 @@ class _Life:
         """On the watchman's thread: the time is up, and the engine sleeps in the kernel, or is not done."""
         problem = self._watchman.problem
         code = errors.EXIT_PERSIST if problem is not None and problem.state != "slow" else errors.EXIT_DEADLINE
+        if self._engine is not None:
+            self._engine.give_up()
         self._watchman.say_code(code)
         self._farewell.say_late(code)

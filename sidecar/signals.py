@@ -11,6 +11,10 @@ MARGIN_S = 1.0
 """The process is gone this long before the grace ends: the kubelet's own clock started a little earlier."""
 
 
+_CUT_S = 1.0
+"""What is under way when the drain is cut short has so long to be written down."""
+
+
 class Signals:
     """SIGTERM (and SIGINT) means end, a second one end now; SIGUSR1 is the notice that an end may follow.
 
@@ -20,7 +24,7 @@ class Signals:
     def __init__(self) -> None:
         self.noticed_at: float | None = None
         self.ended_at: float | None = None
-        self.cut_short = False
+        self.cut_at: float | None = None
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def install(self) -> None:
@@ -45,14 +49,14 @@ class Signals:
             signal.signal(number, signal.SIG_DFL)
 
     def _on_end_of_group(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  the handler's signature
-        self.told(time.monotonic(), self.noticed_at, cut_short=self.cut_short)
+        self.told(time.monotonic(), self.noticed_at, self.cut_at)
 
-    def told(self, ended_at: float | None, noticed_at: float | None, *, cut_short: bool) -> None:
+    def told(self, ended_at: float | None, noticed_at: float | None, cut_at: float | None) -> None:
         """What somebody else heard. The first end counts, and the last notice."""
         if self.ended_at is None:
             self.ended_at = ended_at
         self.noticed_at = noticed_at if self.noticed_at is None else max(self.noticed_at, noticed_at or 0.0)
-        self.cut_short = self.cut_short or cut_short
+        self.cut_at = cut_at if self.cut_at is None else self.cut_at
         self.wake()
 
     def deadline_s(self, grace_s: float) -> float:
@@ -65,18 +69,24 @@ class Signals:
         start_s = self.ended_at
         if self.noticed_at is not None and self.ended_at - grace_s < self.noticed_at < self.ended_at:
             start_s = self.noticed_at
-        return start_s + max(grace_s - MARGIN_S, grace_s / 2)
+        deadline_s = start_s + max(grace_s - MARGIN_S, grace_s / 2)
+        return deadline_s if self.cut_at is None else min(deadline_s, self.cut_at + _CUT_S)
 
     def _on_end(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  the handler's signature
         if self.ended_at is None:
             self.ended_at = time.monotonic()
         else:
-            self.cut_short = True
+            self.cut_at = time.monotonic()
         self.wake()
 
     def _on_notice(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self.noticed_at = time.monotonic()
         self.wake()
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether nothing more is to be saved."""
+        return self.cut_at is not None
 
     @property
     def ended(self) -> bool:

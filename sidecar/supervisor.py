@@ -24,11 +24,12 @@ EXIT_AGAIN = 75
 """The engine is to be started again: Persist must be opened anew (sysexits.h: a temporary failure)."""
 _EXIT_DEFECT = 1
 _EXIT_DEADLINE = 5
-_LATE_S = 0.5
-"""After the deadline the engine has this long to end by itself."""
-_STEADY_S = 60.0
+_LATE_SHARE, _LATE_MOST_S = 0.2, 0.5
+"""After the deadline the engine has this share of the grace, at most this long, to say why it does not end."""
+_STEADY_S = 5.0
 """An engine that has stood so long was no failed attempt."""
-_LONGEST_BACKOFF_S = 30.0
+_LONGEST_BACKOFF_S = 5.0
+"""A start costs half a second of one core; a minute without an engine may cost a minute of work."""
 _LONGEST_WAIT_S = 3600.0
 _DEATH_S = 2.0
 """For a killed engine to be gone; one that hangs in the kernel is left behind."""
@@ -50,7 +51,7 @@ class Supervisor:
         self._started_s = self._stood_s = self._again_s = 0.0
         self._failures = 0
         self._kill_s = 0.0
-        self._told: tuple[float | None, float | None, bool] = (None, None, False)
+        self._told = self._news()
         self._alive_fd = -1
 
     def run(self) -> int:
@@ -74,7 +75,7 @@ class Supervisor:
     def _start(self) -> None:
         ours, theirs = line_pair()
         self._started_s, self._stood_s, self._ended = time.monotonic(), 0.0, None
-        self._told = (self._signals.ended_at, self._signals.noticed_at, self._signals.cut_short)
+        self._told = self._news()
         sys.stdout.flush()
         self._pid = os.fork()
         if self._pid == 0:
@@ -96,10 +97,10 @@ class Supervisor:
         """The engine is gone, or left behind."""
         if self._line is not None:
             self._line.close()
-        self._line, self._pid, self._kill_s = None, 0, 0.0
+        self._line, self._pid, self._kill_s, self._ended = None, 0, 0.0, None
 
     def _fail(self) -> None:
-        """The engine is started again: at once after a long life, else ever later."""
+        """The engine is started again: at once after it has stood for a while, else ever later."""
         now_s = time.monotonic()
         if self._stood_s and now_s - self._stood_s > _STEADY_S:
             self._failures = 0
@@ -167,10 +168,13 @@ class Supervisor:
             self._probes.died(pid)
 
     def _tell(self) -> None:
-        news = (self._signals.ended_at, self._signals.noticed_at, self._signals.cut_short)
+        news = self._news()
         if self._line is not None and news != self._told:
             self._told = news
-            self._line.send("told", *("-" if value is None else float(value) for value in news))
+            self._line.send("told", *("-" if value is None else value for value in news))
+
+    def _news(self) -> tuple[float | None, float | None, float | None]:
+        return self._signals.ended_at, self._signals.noticed_at, self._signals.cut_at
 
     def _over(self) -> int | None:
         """The exit code, when all is over."""
@@ -191,7 +195,9 @@ class Supervisor:
 
     def _end_s(self) -> float:
         """When we are gone whatever the engine does; it tells the grace first of all."""
-        return self._signals.deadline_s(self._grace_s) + _LATE_S if self._grace_s else float("inf")
+        if not self._grace_s:
+            return float("inf")
+        return self._signals.deadline_s(self._grace_s) + min(_LATE_MOST_S, _LATE_SHARE * self._grace_s)
 
     def _may_start_again(self, code: int) -> bool:
         """After a kill, a crash, or because it asked for it; a first start that fails is for whoever started us."""

@@ -29,7 +29,8 @@ _HUNG_S = 10.0
 """A call that has not returned for so long hangs, even if Persist answers others."""
 _STUCK_S = 600.0
 """Then it is given up with the engine, if Persist answers others. A gigabyte takes a slow server minutes to sync."""
-_LATE_S = 0.2
+_LATE_SHARE, _LATE_MOST_S = 0.1, 0.2
+"""Half of what the supervisor waits after the deadline."""
 _AFTERLIFE_CPU_S = 60.0
 """What an engine that was left behind may use to say what it could not save, once it can."""
 _WORKERS = ("large", "persist", "lease")
@@ -96,7 +97,7 @@ class Watchman:
                 poller.register(mounts, select.POLLPRI | select.POLLERR)
             seen_s = self._clock.monotonic()
             while True:
-                events = dict(poller.poll(_LOOK_EVERY_S * 1000))
+                events = dict(poller.poll(self._until_next_s() * 1000))
                 if self._clock.monotonic() > seen_s + 2 * _LOOK_EVERY_S:
                     self._still = (None, self._clock.monotonic())  # we were stopped, and so was everybody
                 seen_s = self._clock.monotonic()
@@ -113,8 +114,7 @@ class Watchman:
     def _hear(self) -> None:
         for word, *words in self._line.receive():
             if word == "told":
-                ended_at, noticed_at = (None if each == "-" else float(each) for each in words[:2])
-                self._signals.told(ended_at, noticed_at, cut_short=words[2] != "0.0")
+                self._signals.told(*(None if each == "-" else float(each) for each in words))
             elif word == "probed" and words[0] == _PERSIST:
                 self._answers = int(words[1]) != HUNG
         if self._line.is_cut:
@@ -181,10 +181,17 @@ class Watchman:
         others = [thread.native_id or 0 for thread in threading.enumerate() if thread.name.startswith(_WORKERS)]
         return _ran_ns([os.getpid(), *others])
 
+    def _late_s(self) -> float:
+        if self._on_late is None:
+            return float("inf")
+        grace_s = self._settings.grace_s
+        return self._signals.deadline_s(grace_s) + min(_LATE_MOST_S, _LATE_SHARE * grace_s)
+
+    def _until_next_s(self) -> float:
+        return max(0.0, min(_LOOK_EVERY_S, self._late_s() - self._clock.monotonic()))
+
     def _look_at_clock(self) -> None:
-        if self._on_late is None or not self._signals.ended:
-            return
-        if self._clock.monotonic() >= self._signals.deadline_s(self._settings.grace_s) + _LATE_S:
+        if self._on_late is not None and self._clock.monotonic() >= self._late_s():
             on_late, self._on_late = self._on_late, None
             on_late()
 

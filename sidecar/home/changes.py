@@ -47,6 +47,11 @@ class Changes:
         with self._lock:
             self._lost = True
 
+    def paths(self) -> list[bytes]:
+        """What waits, in the order in which it came."""
+        with self._lock:
+            return list(self._paths)
+
     def __len__(self) -> int:
         return len(self._paths)
 

@@ -178,6 +178,10 @@ class Finder:
         """How many paths events have told of that ``take_changes`` has not taken yet. For any thread."""
         return len(self._changes)
 
+    def untold_paths(self) -> list[bytes]:
+        """Those paths, as far as they are to be saved."""
+        return [path for path in self._changes.paths() if not self.is_left_out(path)]
+
     @property
     def unseen(self) -> int:
         """How many files nobody has looked at since an event told of them, the start, or a loss of events."""

@@ -80,6 +80,8 @@ class Saver:
             wake=wake,
         )
         self._arrived: list[Arrived] = []
+        self._in_hand: list[File] = []
+        """The batch that is being saved by this thread."""
         self._jobs = Jobs()
         self.pace = Pace()
         self.books = Books(clock)
@@ -143,7 +145,10 @@ class Saver:
 
     def owed(self) -> list[bytes]:
         """Every path that is not safe, though it should be: the most important first."""
-        arrived = [*(each.path for each in self._arrived), *(path for path, _ in self.porter.files())]
+        arrived = [
+            *(each.path for each in self._arrived),
+            *(path for path, _ in [*self._in_hand, *self.porter.files()]),
+        ]
         waiting = [*self.pace.waiting(), *self.books.retry.paths()]
         return [*dict.fromkeys([*self._jobs.paths(), *arrived, *self.lane.paths(), *waiting])]
 
@@ -220,11 +225,14 @@ class Saver:
         batch = self._jobs.take_batch(_batch_files(at_once=self._store.durable.at_once), _BATCH_BYTES)
         if not batch:
             return
+        self._in_hand = batch
         try:
             outcomes = self._batch.save(batch)
         except (DestinationError, Cancelled):
             self._jobs.put_back(batch)
             raise
+        finally:
+            self._in_hand = []
         self._account(outcomes)
 
     def _begin_batch(self) -> None:

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,10 @@ def test_after_a_notice_that_no_end_followed_the_work_goes_on_and_the_end_has_it
     assert (place.mirror / "last.ipynb").read_text() == "last"
 
 
+def _is_watching(place: Place) -> bool:
+    return bool(place.status()["state"] == "watching")
+
+
 def _pss_kib(pid: int) -> int:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
@@ -190,7 +195,7 @@ def test_fifty_sidecars_told_to_end_at_once_are_done_within_thirty_seconds(
             places[-1].settings = _LATER
         processes = [place.spawn(place.command("run", "--grace", "30")) for place in places]
         for place in places:
-            wait_until(lambda place=place: place.status()["state"] == "watching", "it is watching", 120)
+            wait_until(partial(_is_watching, place), "it is watching", 120)
         wanted = [_write(place.home, 500) for place in places]
         total_kib = sum(_pss_kib(pid) for place in places for pid in place.processes())
         started = time.monotonic()

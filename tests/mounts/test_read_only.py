@@ -22,8 +22,10 @@ def test_a_file_system_that_broke_is_said_and_the_end_is_in_time_and_no_success(
     assert "NOT SAVED" in breaking.log.read_text()
     assert (breaking.mirror / "work.ipynb").read_text() == "old"
 
-    refused = breaking.run("run")
-    assert (refused.returncode, "read-only" in refused.stderr) == (4, True)
+    process = breaking.start(state="degraded")
+    with Diary(breaking) as diary:
+        diary.until_persist_is("read-only", 10)
+    assert breaking.end(process) == 4
     breaking.repair()
     process = breaking.start()
     with Diary(breaking) as diary:
