@@ -22,7 +22,7 @@ from sidecar.errors import SidecarError, UsageError, WriterActive
 from sidecar.fsops import FileSystem, Tree
 from sidecar.line import Supervised
 from sidecar.restore import Kept, Restored, Restorer, Result, Wanted, in_order
-from sidecar.server import ask
+from sidecar.server import ask, ask_patiently
 from sidecar.status import path_fields, silent, size_text, stopped, summary
 
 _STATUS_WAIT_S = 1.0  # the promise is 2 s, and the interpreter needs its own time to start
@@ -109,7 +109,7 @@ def backup(settings: Settings, accept_deletions: bool) -> int:
 
     check_mounted(settings)
     try:
-        running = ask(settings.socket_path, {"op": "status"}, _STATUS_WAIT_S) is not None
+        running = ask_patiently(settings.socket_path, {"op": "status"}, _STATUS_WAIT_S) is not None
     except TimeoutError as error:
         raise WriterActive("the running sidecar does not answer") from error
     if not running:
@@ -132,7 +132,7 @@ def backup(settings: Settings, accept_deletions: bool) -> int:
 def status(settings: Settings, as_json: bool) -> int:
     """Say how safe the work is, within 2 s and without touching Persist."""
     try:
-        document = ask(settings.socket_path, {"op": "status"}, _STATUS_WAIT_S) or stopped(settings.server)
+        document = ask_patiently(settings.socket_path, {"op": "status"}, _STATUS_WAIT_S) or stopped(settings.server)
     except TimeoutError:
         document = silent(settings.server)
     click.echo(json.dumps(document, indent=2) if as_json else summary(document))

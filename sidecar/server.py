@@ -120,6 +120,34 @@ def answering(socket_path: str, answer: Answer) -> Iterator[None]:
             os.unlink(socket_path)
 
 
+def alive_path(socket_path: str) -> str:
+    """The file that the supervisor keeps locked as long as it lives, whether there is an engine that answers or not."""
+    return socket_path + ".alive"
+
+
+def ask_patiently(socket_path: str, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any] | None:
+    """As ``ask``; an engine that is just being started again is waited for."""
+    until_s = time.monotonic() + timeout_s
+    while (reply := ask(socket_path, request, max(0.1, until_s - time.monotonic()))) is None:
+        if not _is_alive(socket_path):
+            return None
+        if time.monotonic() >= until_s:
+            raise TimeoutError("it is being started")
+        time.sleep(0.05)
+    return reply
+
+
+def _is_alive(socket_path: str) -> bool:
+    try:
+        fd = os.open(alive_path(socket_path), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return not _locked(fd)
+    finally:
+        os.close(fd)
+
+
 def ask(socket_path: str, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any] | None:
     """The running sidecar's answer; None where none runs. Raises ``TimeoutError`` where one is silent."""
     try:

@@ -18,6 +18,7 @@ from sidecar.clock import Clock
 from sidecar.config import Settings
 from sidecar.line import Line, encoded
 from sidecar.probe import HUNG
+from sidecar.server import alive_path
 from sidecar.signals import Signals
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class Watchman:
     def start(self) -> None:
         """From now on it watches. ``grace_s`` and where we live are told to the supervisor."""
         self._line.send("grace", self._settings.grace_s)
-        self._line.send("alive", encoded(self._settings.socket_path + ".alive"))
+        self._line.send("alive", encoded(alive_path(self._settings.socket_path)))
         self._thread.start()
 
     @contextmanager
