@@ -21,7 +21,7 @@ from sidecar.errors import PersistError, PersistUnwell
 from sidecar.farewell import Farewell
 from sidecar.fsops import DestinationError, FileSystem
 from sidecar.line import Line
-from sidecar.recover import bring_back
+from sidecar.retrieval import bring_back
 from sidecar.server import answering, only_writer
 from sidecar.signals import Signals
 from sidecar.supervisor import EXIT_AGAIN
