@@ -23,6 +23,9 @@ POD_RUN_DIRECTORY = "/run/jupyterhub-sidecar"
 # With a Service called "sidecar" in the namespace the kubelet sets these in every container.
 _SERVICE_LINK = re.compile(r"SIDECAR_(SERVICE_HOST|SERVICE_PORT.*|PORT(_.*)?)\Z")
 
+_POD_UID = re.compile(r"[0-9A-Za-z.-]{0,64}")
+_OWNER_CHARACTERS = 1024
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -73,6 +76,11 @@ class Settings:
 
     termination_log: str = ""
     """Where the last words go, for the kubelet to pick up; empty for nowhere."""
+    pod_uid: str = ""
+    """Kubernetes' name of this pod: a sidecar that is started again in it takes over from itself; empty for none."""
+
+    owner: str = ""
+    """Whose Persist this is; one that says it is somebody else's is refused. Empty where nobody knows."""
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -115,6 +123,10 @@ def _problems(settings: Settings) -> list[str]:
         for name in ("socket", "gpu_report", "termination_log")
         if "\0" in getattr(settings, name)
     ]
+    if not _POD_UID.fullmatch(settings.pod_uid):
+        found.append(f"pod_uid must be at most 64 letters, digits, dots and hyphens, not {settings.pod_uid!r}")
+    if "\0" in settings.owner or len(settings.owner) > _OWNER_CHARACTERS:
+        found.append(f"owner must be at most {_OWNER_CHARACTERS} characters without a NUL byte")
     for name in ("grace_s", "quiet_s", "max_delay_s", "scan_interval_s", "max_file_bytes"):
         value = getattr(settings, name)
         if not 0 < value < float("inf"):
@@ -154,6 +166,8 @@ VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "socket": ("SIDECAR_SOCKET", str),
     "gpu_report": ("GPU_CHECK_REPORT", str),
     "termination_log": ("SIDECAR_TERMINATION_LOG", str),
+    "pod_uid": ("SIDECAR_POD_UID", str),
+    "owner": ("SIDECAR_OWNER", str),
 }
 
 

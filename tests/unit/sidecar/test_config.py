@@ -32,6 +32,8 @@ settings_of_any_kind = st.builds(
     max_file_bytes=st.integers(min_value=1, max_value=2**80),
     socket=st.just("") | _absolute,
     gpu_report=st.just("") | _absolute,
+    pod_uid=st.from_regex(r"[0-9A-Za-z.-]{0,64}", fullmatch=True),
+    owner=st.just("") | _text,
 )
 
 
@@ -91,6 +93,10 @@ def test_the_variables_of_a_service_called_sidecar_are_tolerated(name: str) -> N
         {"scan_interval_s": math.inf},
         {"max_file_bytes": 0},
         {"socket": "\0"},
+        {"pod_uid": "a/b"},
+        {"pod_uid": "x" * 65},
+        {"owner": "a\0"},
+        {"owner": "x" * 1025},
     ],
 )
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, object]) -> None:
