@@ -7,7 +7,8 @@
         ├── PersistMissing          not mounted, or not there
         ├── PersistUnwell           full, read-only or failing: it may work again
         ├── PersistForeign          belongs to somebody else, or has a format from the future
-        └── WriterActive            another sidecar already writes for this server
+        ├── WriterActive            another sidecar already writes for this server
+        └── Fenced                  another sidecar took over this server's place on Persist
 
 A failure of one source file is no exception: it is a value (see ``outcome``).
 """
@@ -74,3 +75,7 @@ class PersistForeign(PersistError):
 
 class WriterActive(PersistError):
     """Another sidecar on this machine already writes for the same server."""
+
+
+class Fenced(PersistError):
+    """The lease is not ours any more: another sidecar writes for this server, and we write nothing."""

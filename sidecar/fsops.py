@@ -199,9 +199,9 @@ def write_all(fs: FileSystem, fd: int, data: bytes) -> None:
         view = view[fs.write(fd, view) :]
 
 
-def write_file(fs: FileSystem, at: int, name: bytes, data: bytes) -> None:
-    """``name`` in ``at`` is durably exactly ``data``, in one step."""
-    temporary = name + b".new"
+def write_file(fs: FileSystem, at: int, name: bytes, data: bytes, *, temporary: bytes = b"") -> None:
+    """``name`` in ``at`` is durably exactly ``data``, in one step, by way of ``temporary`` or of ``name``.new."""
+    temporary = temporary or name + b".new"
     with suppress(FileNotFoundError):
         fs.unlink(temporary, at=at)
     fd = fs.open(temporary, CREATE_FLAGS, at=at)
@@ -218,13 +218,18 @@ def read_file(fs: FileSystem, at: int, name: bytes, max_bytes: int) -> bytes:
     """At most ``max_bytes`` of the beginning of ``name`` in ``at``. Raises ``OSError``; ELOOP for a link."""
     fd = fs.open(name, READ_FLAGS, at=at)
     try:
-        blocks, left = [], max_bytes
-        while left and (block := fs.read(fd, left)):
-            blocks.append(block)
-            left -= len(block)
-        return b"".join(blocks)
+        return read_all(fs, fd, max_bytes)
     finally:
         fs.close(fd)
+
+
+def read_all(fs: FileSystem, fd: int, max_bytes: int) -> bytes:
+    """What ``fd`` still gives, at most ``max_bytes``, however short the single reads are."""
+    blocks, left = [], max_bytes
+    while left and (block := fs.read(fd, left)):
+        blocks.append(block)
+        left -= len(block)
+    return b"".join(blocks)
 
 
 class DestinationError(OSError):
