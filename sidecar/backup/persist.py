@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
+import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
+from sidecar.backup import newcomer
 from sidecar.backup.directories import Directories
 from sidecar.backup.mounts import is_mount_point
 from sidecar.clock import Clock, iso, stamp
 from sidecar.config import Settings
-from sidecar.entry import name_of, parent
+from sidecar.entry import join, legible, name_of, parent
 from sidecar.errors import PersistError, PersistForeign, PersistMissing, PersistUnwell
 from sidecar.fsops import FileSystem, read_file, sync_directory, write_file
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 MIRRORS = b"Backup"
@@ -97,6 +103,7 @@ class Layout:
         self.fs = fs
         self.clock = clock
         self.server = os.fsencode(settings.server)
+        self._owner = settings.owner
         self._aside = state_of(self.server) + b"/" + _ASIDE
         self.root = Directories.at(fs, settings.persist)
         self.unsynced: set[bytes] = set()
@@ -104,17 +111,21 @@ class Layout:
 
     def check_format(self) -> bool:
         """Whether Persist carries our marker. Raises ``PersistForeign`` where it is not ours to write to."""
+        return self._marker() is not None
+
+    def _marker(self) -> dict[str, Any] | None:
         try:
             text = read_file(self.fs, self.root.directory(OURS), _FORMAT_FILE, _FORMAT_MAX_BYTES)
         except OSError as error:
             if error.errno == errno.ENOENT:
-                return False
+                return None
             if error.errno in _NO_DIRECTORY:
                 raise PersistForeign(f"{os.fsdecode(OURS)} on Persist is not a directory of ours") from error
             raise
         try:
-            found = json.loads(text)["format"]
-        except (ValueError, TypeError, KeyError) as error:
+            marker: dict[str, Any] = json.loads(text)
+            found, owner = marker["format"], marker.get("owner") or ""
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise PersistForeign(
                 f"{os.fsdecode(OURS + b'/' + _FORMAT_FILE)} on Persist cannot be understood"
             ) from error
@@ -122,23 +133,46 @@ class Layout:
             raise PersistForeign(
                 f"Persist has format {found}, this version writes format {FORMAT}", hint="use the later version"
             )
-        return True
+        if self._owner and owner not in ("", self._owner):
+            raise PersistForeign(
+                f"Persist belongs to {owner!r} and not to {self._owner!r}",
+                hint="is the right directory mounted? Nothing was written",
+            )
+        return marker
+
+    def _mark(self) -> None:
+        """Persist carries our marker, with its owner if we know him. Raises ``OSError`` and ``PersistForeign``."""
+        marker = self._marker()
+        if marker is not None and (not self._owner or marker.get("owner")):
+            return
+        at = self.root.directory(OURS)
+        document = marker or {"format": FORMAT, "product": "jupyterhub-sidecar", "created_at": iso(self.clock.now_ns())}
+        if self._owner:
+            document["owner"] = self._owner
+        # The other servers of the same user may do this at the same moment: each with a file of its own.
+        temporary = _FORMAT_FILE + b"." + os.urandom(8).hex().encode()
+        try:
+            write_file(self.fs, at, _FORMAT_FILE, json.dumps(document).encode() + b"\n", temporary=temporary)
+        except OSError:
+            with suppress(OSError):
+                self.fs.unlink(temporary, at=at)
+            raise
+        self._marker()  # somebody else may have been first with another owner
 
     def prepare(self) -> bool:
         """Every directory that saving needs is there, and the marker; whether the mirror is a new one.
 
         Raises ``OSError`` and ``PersistForeign``.
         """
-        marked = self.check_format()
+        self.check_format()
         for top in (MIRRORS, OURS):
             self.make(top)
-        if not marked:
-            marker = {"format": FORMAT, "product": "jupyterhub-sidecar", "created_at": iso(self.clock.now_ns())}
-            write_file(self.fs, self.root.directory(OURS), _FORMAT_FILE, json.dumps(marker).encode() + b"\n")
+        self._mark()
         state = state_of(self.server)
         is_new = bool(self.make(mirror_of(self.server)))
         for path in (state, state + b"/versions", state + b"/staging"):
             self.make(path)
+        self.clear_the_way(newcomer.NAME)
         # Those that were there too: whoever made them may have been killed before they were durable.
         aside = [self._aside] if self._is_directory(self._aside) else []
         for path in (b"", MIRRORS, OURS, state, *aside):
@@ -169,6 +203,18 @@ class Layout:
                 self.fs.mkdir(name_of(level), 0o700, at=above)
             changed.append(parent(level))
         return changed
+
+    def clear_the_way(self, *names: bytes) -> None:
+        """What stands where our files ``names`` of this server are to be, and is none, is moved aside."""
+        state = state_of(self.server)
+        for name in names:
+            try:
+                status = self.fs.lstat(name, at=self.root.directory(state))
+            except FileNotFoundError:
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                log.warning("%s on Persist is no file: it is moved aside", legible(name))
+                self.move_aside(join(state, name))
 
     def make_all(self, paths: Iterable[bytes]) -> set[bytes]:
         """As ``make``, for any number of directories. What was open before may be closed."""

@@ -6,7 +6,6 @@ import errno
 import itertools
 import logging
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 
@@ -69,14 +68,7 @@ class Place:
 
     def clear_the_way(self) -> None:
         """What stands where our files are to be, and is none, is moved aside: a link, a directory, a FIFO."""
-        for name in itertools.chain.from_iterable((name, name + b".new") for name in _OUR_FILES):
-            try:
-                status = self._fs.lstat(name, at=self.state_fd)
-            except FileNotFoundError:
-                continue
-            if not stat.S_ISREG(status.st_mode):
-                log.warning("%s on Persist is no file: it is moved aside", legible(name))
-                self.layout.move_aside(join(self._state, name))
+        self.layout.clear_the_way(*itertools.chain.from_iterable((name, name + b".new") for name in _OUR_FILES))
 
     def staging_name(self) -> bytes:
         """A name in the staging directory that nothing else has."""
