@@ -12,6 +12,7 @@ from sidecar import errors
 from sidecar.backup import left_behind
 from sidecar.backup.persist import explain, persist_errors
 from sidecar.backup.store import Store
+from sidecar.backup.tenancy import Tenancy
 from sidecar.clock import Clock, iso
 from sidecar.config import Settings
 from sidecar.crew import Crew
@@ -58,7 +59,14 @@ _TOGETHER_S = 0.02
 class Engine:
     """Opens the home and the store; after that every method is for one thread."""
 
-    def __init__(self, fs: FileSystem, clock: Clock, settings: Settings, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        fs: FileSystem,
+        clock: Clock,
+        settings: Settings,
+        wake: Callable[[], None],
+        tenancy: Tenancy | None = None,
+    ) -> None:
         """Raises ``UsageError`` where there is no home, ``PersistError`` where Persist cannot be used."""
         self._fs, self._clock, self._settings = fs, clock, settings
         try:
@@ -69,7 +77,7 @@ class Engine:
             on_failure.callback(self.home.close)
             self._crew = Crew()
             on_failure.callback(self._crew.close)
-            self.store = Store(fs, clock, settings, self._crew)
+            self.store = Store(fs, clock, settings, self._crew, tenancy)
             on_failure.callback(self.store.close)
             make_save_link(fs, self.home.directory(b""), settings)
             self.store.begin_session(session_of(fs, self.home.directory(b""), clock))
@@ -233,6 +241,11 @@ class Engine:
             if due_s is not None:
                 times.append(due_s)
         return min(times)
+
+    @property
+    def working_since_s(self) -> float | None:
+        """Since when there is always something to save, on the monotonic clock; for any thread."""
+        return self.overview.queued_since_s
 
     def flush(self, *, catch_up_s: float, out_of_time: Callable[[], bool], accept_deletions: bool = False) -> None:
         """Everything that changed before the call is safe or accounted for, unless time runs out.

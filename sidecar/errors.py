@@ -7,7 +7,8 @@
         ├── PersistMissing          not mounted, or not there
         ├── PersistUnwell           full, read-only or failing: it may work again
         ├── PersistForeign          belongs to somebody else, or has a format from the future
-        ├── WriterActive            another sidecar already writes for this server
+        ├── WriterActive            another sidecar on this machine already writes for this server
+        ├── LeaseHeld               another sidecar holds the lease of this server's place
         └── Fenced                  another sidecar took over this server's place on Persist
 
 A failure of one source file is no exception: it is a value (see ``outcome``).
@@ -75,6 +76,10 @@ class PersistForeign(PersistError):
 
 class WriterActive(PersistError):
     """Another sidecar on this machine already writes for the same server."""
+
+
+class LeaseHeld(PersistError):
+    """Another sidecar writes for the same server; the lease may be free later."""
 
 
 class Fenced(PersistError):

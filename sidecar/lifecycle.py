@@ -12,12 +12,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sidecar import errors
-from sidecar.backup.persist import check_mounted
+from sidecar.backup.persist import check_mounted, persist_errors
+from sidecar.backup.tenancy import Tenancy
 from sidecar.clock import Clock
 from sidecar.config import Settings
 from sidecar.desk import Desk, Request
 from sidecar.engine import Engine
-from sidecar.errors import PersistError, PersistUnwell
+from sidecar.errors import Fenced, LeaseHeld, PersistError, PersistUnwell
 from sidecar.farewell import Farewell
 from sidecar.fsops import DestinationError, FileSystem
 from sidecar.line import Line
@@ -36,6 +37,8 @@ _PATIENCE_S = 30.0
 """For so long a single backup tries a Persist that does not work."""
 _TELL_EVERY_S = 0.5
 """So often the status is told anew while something takes long."""
+_FIRST_LOOK_S, _LOOK_EVERY_S = 0.1, 3.0
+"""Between two looks at the lease that somebody else holds: he may just be ending."""
 _LOCK_WAIT_S = 3.0
 """For an engine whose supervisor was killed to be gone too."""
 
@@ -61,7 +64,8 @@ def back_up_once(settings: Settings, fs: FileSystem, clock: Clock, *, accept_del
     check_mounted(settings)
     _raise_descriptor_limit()
     with only_writer(settings.socket_path):
-        engine = Engine(fs, clock, settings, wake=lambda: None)
+        tenancy = Tenancy(fs, clock, settings.pod_uid)
+        engine = Engine(fs, clock, settings, wake=lambda: None, tenancy=tenancy)
         try:
             engine.flush(
                 catch_up_s=0.0,
@@ -71,6 +75,7 @@ def back_up_once(settings: Settings, fs: FileSystem, clock: Clock, *, accept_del
             return engine.close_books(late=False)
         finally:
             engine.close()
+            tenancy.release()
 
 
 def _raise_descriptor_limit() -> None:
@@ -90,6 +95,9 @@ class _Life:
         self._settings, self._signals, self._fs, self._clock, self._desk = settings, signals, fs, clock, desk
         self._watchman = desk.watchman = Watchman(clock, settings, signals, line, on_late=self._say_late)
         self._farewell = Farewell(settings, desk)
+        self._tenancy = Tenancy(fs, clock, settings.pod_uid)
+        self._tenancy.on_fenced = signals.wake
+        self._watchman.is_beating = lambda: self._tenancy.is_beating
         self._engine: Engine | None = None
         self._state = "starting"
         self._shown_s = 0.0
@@ -97,16 +105,22 @@ class _Life:
     def live(self) -> int:
         self._watchman.start()
         try:
-            code = self._open_and_watch()
+            code = self._live()
             if self._watchman.must_reopen:
                 return EXIT_AGAIN
-            if code is None:
-                code = self._end()
             self._farewell.say(code)
             return code
         finally:
             self._release_requests()
             self._close()
+            self._tenancy.release()
+
+    def _live(self) -> int:
+        try:
+            code = self._open_and_watch()
+            return self._end() if code is None and not self._watchman.must_reopen else errors.EXIT_PERSIST
+        except Fenced as fenced:
+            return self._stay_fenced(fenced)
 
     # The beginning.
 
@@ -130,27 +144,55 @@ class _Life:
         Raises ``PersistError`` for one that cannot be used at all.
         """
         trouble = Trouble(self._clock, self._settings.persist)
-        has_read = not self._settings.restore
-        while not (self._signals.ended and trouble) and not self._watchman.must_reopen:
+        has_read, wait_s = not self._settings.restore, _FIRST_LOOK_S
+        held, held_since_s = "", self._clock.monotonic()
+        while not self._watchman.must_reopen:
             try:
+                if held:
+                    with persist_errors(self._settings):
+                        self._tenancy.look()
                 return self._opened()
             except PersistUnwell as error:
-                self._close()
+                held = ""
                 trouble.begin(error.cause)
-            if not has_read:
-                has_read = self._read_only()
-            self._desk.status = replace(
-                self._desk.status,
-                state="degraded",
-                detail="nothing can be saved",
-                persist_state=trouble.state,
-                persist_since=trouble.since_s,
-            )
-            self._pause(trouble.not_before_s)
+            except LeaseHeld as error:
+                held = str(error)
+                trouble.end()
+            self._close()
+            has_read = has_read or self._read_only()
+            if held:
+                self._degrade("fenced", held_since_s, held)
+            else:
+                self._degrade(trouble.state, trouble.since_s, "nothing can be saved")
+            if self._signals.ended:
+                break
+            self._pause(self._clock.monotonic() + wait_s if held else trouble.not_before_s)
+            wait_s = min(2 * wait_s, _LOOK_EVERY_S)
         return None
 
+    def _degrade(self, persist_state: str, since_s: float | None, detail: str) -> None:
+        """The status says that nothing is saved, and why; it is logged when it is new."""
+        before = self._desk.status
+        if (before.persist_state, before.detail) != (persist_state, detail):
+            log.error("%s", detail)
+        self._state = "degraded"
+        self._desk.status = replace(
+            before, state="degraded", detail=detail, persist_state=persist_state, persist_since=since_s
+        )
+
+    def _stay_fenced(self, fenced: Fenced) -> int:
+        """Another sidecar writes now: we write nothing any more, say so until the end, and never claim success."""
+        self._close()
+        self._degrade("fenced", self._clock.monotonic(), str(fenced))
+        while not self._signals.ended:
+            self._pause(float("inf"))
+        return errors.EXIT_PERSIST
+
     def _opened(self) -> Engine:
-        engine = self._engine = Engine(self._fs, self._clock, self._settings, wake=self._signals.wake)
+        engine = self._engine = Engine(
+            self._fs, self._clock, self._settings, wake=self._signals.wake, tenancy=self._tenancy
+        )
+        self._tenancy.working_since_s = lambda: engine.working_since_s
         engine.hindrance = self._hindrance
         self._desk.untold = lambda: engine.finder.untold
         self._watchman.others_at_work = lambda: engine.saver.is_under_way
@@ -194,7 +236,7 @@ class _Life:
         poller.register(self._signals.wait_fd, select.POLLIN)
         with self._watchman.waiting():
             while not (self._signals.ended or self._watchman.must_reopen) and self._clock.monotonic() < until_s:
-                poller.poll(max(0.0, until_s - self._clock.monotonic()) * 1000)
+                poller.poll(min(_LONGEST_WAIT_S, max(0.0, until_s - self._clock.monotonic())) * 1000)
                 self._signals.clear_wakes()
 
     # While the user works.
@@ -228,6 +270,8 @@ class _Life:
             with self._watchman.waiting():
                 if poller.poll(wait_s * 1000):
                     self._signals.clear_wakes()
+            if self._tenancy.fence:
+                raise Fenced(self._tenancy.fence)
             if self._signals.noticed_at != noticed_at:
                 noticed_at = self._signals.noticed_at
                 self._heed(engine, noticed_at or 0.0)

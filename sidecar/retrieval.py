@@ -1,4 +1,4 @@
-"""The work is brought back from a Persist that nothing can be written to: full, read-only, or held by another sidecar."""
+"""The work is brought back from a Persist that cannot be written to: full, read-only, or held by another sidecar."""
 
 from __future__ import annotations
 

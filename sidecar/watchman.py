@@ -34,7 +34,7 @@ _LATE_SHARE, _LATE_MOST_S = 0.1, 0.2
 """Half of what the supervisor waits after the deadline."""
 _AFTERLIFE_CPU_S = 60.0
 """What an engine that was left behind may use to say what it could not save, once it can."""
-_WORKERS = ("large", "persist", "lease")
+_WORKERS, _LEASE = ("large", "persist"), ("lease",)
 """The threads that touch Persist, beside the main one, whose id is the process's (after a fork Python has another)."""
 _PERSIST = "persist"
 
@@ -62,6 +62,8 @@ class Watchman:
         self.problem: Problem | None = None
         self.must_reopen = False
         """Whether Persist was mounted anew: what is open belongs to the old mount."""
+        self.is_beating: Callable[[], bool] = lambda: False
+        """Whether the thread of the lease is at Persist."""
         self.others_at_work: Callable[[], bool] = lambda: False
         """Whether something is being saved though the main thread waits."""
         self._is_waiting = False
@@ -177,10 +179,10 @@ class Watchman:
 
     def _activity(self) -> tuple[int, ...] | None:
         """How long each thread that touches Persist has run so far; None where there is nothing for them to do."""
-        if self._is_waiting and not self.others_at_work():
-            return None
-        others = [thread.native_id or 0 for thread in threading.enumerate() if thread.name.startswith(_WORKERS)]
-        return _ran_ns([os.getpid(), *others])
+        if not self._is_waiting or self.others_at_work():
+            return _ran_ns([os.getpid(), *_threads(_WORKERS)])
+        # It beats on while others hang, and so it says nothing about them.
+        return _ran_ns(_threads(_LEASE)) if self.is_beating() else None
 
     def _late_s(self) -> float:
         if self._on_late is None:
@@ -199,6 +201,10 @@ class Watchman:
     def say_code(self, code: int) -> None:
         """What the supervisor ends with if we cannot."""
         self._line.send("code", code)
+
+
+def _threads(prefixes: tuple[str, ...]) -> list[int]:
+    return [thread.native_id or 0 for thread in threading.enumerate() if thread.name.startswith(prefixes)]
 
 
 def _ran_ns(thread_ids: Sequence[int]) -> tuple[int, ...]:

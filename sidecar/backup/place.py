@@ -14,7 +14,7 @@ from sidecar.backup.persist import Layout, check_mounted, mirror_of, state_of
 from sidecar.clock import Clock
 from sidecar.config import Settings
 from sidecar.entry import Entry, join, legible, name_of, parent
-from sidecar.errors import PersistError
+from sidecar.errors import Fenced, PersistError
 from sidecar.fsops import FileSystem
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,11 @@ _NO_FILE = {errno.EISDIR, errno.EPERM}
 class Place:
     """Mirror, state and staging. Everything raises ``OSError``; opening also ``PersistError``. For one thread."""
 
-    def __init__(self, fs: FileSystem, clock: Clock, settings: Settings) -> None:
-        self._fs, self._clock, self._settings = fs, clock, settings
+    def __init__(
+        self, fs: FileSystem, clock: Clock, settings: Settings, admit: Callable[[int], None] = lambda _state_fd: None
+    ) -> None:
+        """``admit`` is called with the directory of the state, before anything there is touched, and may raise."""
+        self._fs, self._clock, self._settings, self._admit = fs, clock, settings, admit
         self.layout = Layout(fs, clock, settings)
         self._mirror, self._state = mirror_of(self.layout.server), state_of(self.layout.server)
         self._staging = self._state + b"/staging"
@@ -45,6 +48,7 @@ class Place:
             for path in (self._mirror, self._state, self._staging):
                 self._held[path] = fs.duplicate(self.layout.root.directory(path))
             self.state_fd, self.staging_fd = self._held[self._state], self._held[self._staging]
+            admit(self.state_fd)
             self.sweep()
             on_failure.pop_all()
 
@@ -131,8 +135,11 @@ class Place:
             for path, fd in self._held.items():
                 os.dup2(layout.root.directory(path), fd, inheritable=False)
             self.layout, layout = layout, self.layout
+            self._admit(self.state_fd)
             self.sweep()
             on_new()
+        except Fenced:
+            raise
         except PersistError as error:
             raise OSError(errno.ENOENT, str(error)) from error
         finally:

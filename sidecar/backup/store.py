@@ -21,6 +21,7 @@ from sidecar.backup.keeper import Keeper
 from sidecar.backup.mirror import read_mirror
 from sidecar.backup.moves import Move, Moves
 from sidecar.backup.place import Place
+from sidecar.backup.tenancy import Tenancy
 from sidecar.clock import Clock
 from sidecar.config import Settings
 from sidecar.copy import Staged, same_content
@@ -44,10 +45,12 @@ _UNSEEN = Entry(Kind.DIRECTORY, 0o700, 0, 0, 0, 0, 0)
 class Store:
     """One server's place on Persist, opened for writing. For one thread; errors leave as ``DestinationError``."""
 
-    def __init__(self, fs: FileSystem, clock: Clock, settings: Settings, crew: Crew) -> None:
-        """Raises ``OSError`` and ``PersistError``."""
-        self._fs, self._clock, self._crew = fs, clock, crew
-        self.place = Place(fs, clock, settings)
+    def __init__(
+        self, fs: FileSystem, clock: Clock, settings: Settings, crew: Crew, tenancy: Tenancy | None = None
+    ) -> None:
+        """Without a ``tenancy`` there must be no other writer. Raises ``OSError`` and ``PersistError``."""
+        self._fs, self._clock, self._crew, self._tenancy = fs, clock, crew, tenancy
+        self.place = Place(fs, clock, settings, tenancy.admit) if tenancy else Place(fs, clock, settings)
         self.durable = Durable(fs, clock, self.place, crew)
         if self.durable.at_once:
             crew.size = 1  # a local file system, where there is nothing to wait for
@@ -67,7 +70,15 @@ class Store:
             for move in self._moves.read():
                 self._departures.directory_arrived(move.new, move.at_ns)
             self._replay()
+            if tenancy and tenancy.may_have_company:
+                # What the one before us, should it wake up, appends to the journal goes where nobody reads it.
+                self._rewrite_journal()
             on_failure.pop_all()
+
+    def _check_lease(self) -> None:
+        """Nothing is put in place, taken out or renamed without this. Raises ``Fenced`` and ``DestinationError``."""
+        if self._tenancy:
+            self._tenancy.check()
 
     def _replay(self) -> None:
         try:
@@ -197,6 +208,7 @@ class Store:
         """
         if not staged:
             return []
+        self._check_lease()
         with destination():
             directories = {parent(item.path) for item in staged}
             unknown = self._unknown_above(directories)
@@ -219,6 +231,7 @@ class Store:
 
     def make_directories(self, directories: Sequence[tuple[bytes, Entry]]) -> list[Saved]:
         """Every directory, outermost first, stands in the mirror, durably, and the journal says so."""
+        self._check_lease()
         with destination():
             paths = [path for path, _ in directories]
             self.durable.sync(self._make_mirror_directories(paths, self._unknown_above(paths)))
@@ -241,6 +254,7 @@ class Store:
         path.
         """
         old, new = move.old, move.new
+        self._check_lease()
         with destination():
             if not self.place.has_directory(old):
                 return False
@@ -272,6 +286,7 @@ class Store:
         known = {path: entry for path in paths if (entry := self.index.get(path)) is not None}
         if not known:
             return []
+        self._check_lease()
         with destination():
             self._journal.append(records.removing_record(path, entry) for path, entry in known.items())
             changed: set[bytes] = set()
@@ -310,6 +325,7 @@ class Store:
     def tidy(self) -> None:
         """A journal that is mostly history is written anew. It takes seconds for a million files: for idle moments."""
         if self._journal.is_bloated(len(self.index)):
+            self._check_lease()
             with destination():
                 self._rewrite_journal()
 

@@ -1,0 +1,171 @@
+"""Two sidecars on one Persist: of the same server one writes and the other says so; of different servers both write."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.processes import Place, wait_until
+
+FENCED_WITHIN_S = 20.0
+STILL_S = 15.0
+"""Three intervals of a holder that works."""
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[tuple[Place, Place]]:
+    """Two homes, as on two machines, with the same Persist."""
+    with ExitStack() as stack:
+        places = []
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+            places.append(stack.enter_context(Place(tmp_path / name)))
+        first, second = places
+        shutil.rmtree(second.persist)
+        second.persist = second.persist_inside = first.persist
+        yield first, second
+
+
+def _is_fenced(place: Place) -> bool:
+    status = place.status()
+    return (status["state"], status.get("persist", {}).get("state")) == ("degraded", "fenced")
+
+
+def _may_make_namespaces() -> bool:
+    return subprocess.run(["unshare", "--pid", "--fork", "true"], check=False, capture_output=True).returncode == 0
+
+
+def test_the_newcomer_is_degraded_at_once_brings_the_work_back_and_writes_nothing(two: tuple[Place, Place]) -> None:
+    first, second = two
+    (first.home / "work.ipynb").write_text("of the first")
+    holder = first.start()
+    first.flush()
+    newcomer = second.start(state="degraded")
+    wait_until(lambda: _is_fenced(second), "it is fenced", FENCED_WITHIN_S)
+    wait_until((second.home / "work.ipynb").exists, "the work is there", 5)
+    (second.home / "work.ipynb").write_text("of the second")
+    (second.home / "other.ipynb").write_text("of the second")
+    (first.home / "work.ipynb").write_text("of the first again")
+    first.flush()
+    assert not _is_fenced(first)
+    assert {path.name: path.read_text() for path in first.mirror.glob("*.ipynb")} == {
+        "work.ipynb": "of the first again"
+    }
+    assert second.end(newcomer) == 4
+    assert first.end(holder) == 0
+    assert "NOT SAVED" in second.log.read_text()
+
+
+def test_when_the_holder_ends_the_newcomer_follows_and_nothing_of_either_is_lost(two: tuple[Place, Place]) -> None:
+    first, second = two
+    (first.home / "a.txt").write_text("a")
+    holder = first.start()
+    first.flush()
+    newcomer = second.start(state="degraded")
+    (second.home / "b.txt").write_text("b")
+    assert first.end(holder) == 0
+    wait_until(lambda: second.status()["state"] == "watching", "it has taken over", 10)
+    assert second.flush()["unsaved"] == 0
+    assert {path.name for path in first.mirror.glob("*.txt")} == {"a.txt", "b.txt"}
+    assert second.end(newcomer) == 0
+
+
+def test_equal_process_numbers_in_two_pid_namespaces_are_not_taken_for_one_another(two: tuple[Place, Place]) -> None:
+    if not _may_make_namespaces():
+        pytest.skip("no PID namespace can be made here")
+    first, second = two
+    for place in two:
+        place.prefix = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL"]
+    holder = first.start()
+    newcomer = second.spawn(second.command("run"))
+    wait_until(lambda: _is_fenced(second), "it is fenced", FENCED_WITHIN_S)
+    (first.home / "a.txt").write_text("a")
+    assert first.flush()["unsaved"] == 0
+    for process in (newcomer, holder):
+        process.kill()
+
+
+def test_two_servers_of_one_user_both_work(two: tuple[Place, Place]) -> None:
+    first, second = two
+    for place, name in ((first, "one"), (second, "two")):
+        place.settings = {"SIDECAR_SERVER": name}
+    processes = [place.start() for place in two]
+    for place in two:
+        (place.home / "a.txt").write_text(place.settings["SIDECAR_SERVER"])
+        assert place.flush()["unsaved"] == 0
+    for name in ("one", "two"):
+        assert (first.persist / "Backup" / name / "a.txt").read_text() == name
+    assert [place.end(process) for place, process in zip(two, processes, strict=True)] == [0, 0]
+
+
+def test_a_zombie_that_wakes_after_losing_the_lease_writes_nothing(two: tuple[Place, Place]) -> None:
+    first, second = two
+    holder = first.start()
+    (first.home / "a.txt").write_text("before")
+    first.flush()
+    os.killpg(holder.pid, signal.SIGSTOP)
+    (first.home / "a.txt").write_text("never to be seen")
+    newcomer = second.start(state="degraded")
+    # As long as it stands still, and no longer than that: it had stated the interval of one who works.
+    wait_until(lambda: second.status()["state"] == "watching", "it has taken over", STILL_S + 15)
+    assert (second.home / "a.txt").read_text() == "before"
+    before = _snapshot(first.persist)
+    os.killpg(holder.pid, signal.SIGCONT)
+    wait_until(lambda: _is_fenced(first), "it has learned it", FENCED_WITHIN_S)
+    assert first.end(holder) == 4
+    assert _snapshot(first.persist) == before
+    assert second.end(newcomer) == 0
+
+
+def _snapshot(persist: Path) -> dict[str, bytes]:
+    """Every file but the lease, which its holder goes on to beat."""
+    found = {str(path): path.read_bytes() for path in persist.rglob("*") if path.is_file()}
+    return {path: content for path, content in found.items() if not Path(path).name.startswith("lease")}
+
+
+def test_a_sidecar_that_was_killed_is_followed_at_once_on_the_same_machine(two: tuple[Place, Place]) -> None:
+    first, second = two
+    first.kill(first.start())
+    assert second.end(second.start()) == 0
+
+
+def test_in_the_same_pod_the_next_container_follows_at_once(two: tuple[Place, Place]) -> None:
+    if not _may_make_namespaces():
+        pytest.skip("no PID namespace can be made here")
+    first, second = two
+    for place in two:
+        place.prefix = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL"]
+        place.settings = {"SIDECAR_POD_UID": "0a1b-pod"}
+    first.kill(first.start())
+    process = second.start()
+    assert not _is_fenced(second)
+    process.kill()
+
+
+def test_a_backup_beside_a_holder_elsewhere_is_refused_in_one_line(two: tuple[Place, Place]) -> None:
+    first, second = two
+    process = first.start()
+    result = second.run("backup")
+    assert (result.returncode, "held by" in result.stderr, "Traceback" in result.stderr) == (4, True, False)
+    assert first.end(process) == 0
+    assert second.run("backup").returncode == 0
+
+
+def test_what_is_restored_needs_no_lease(two: tuple[Place, Place]) -> None:
+    first, second = two
+    (first.home / "a.txt").write_text("a")
+    process = first.start()
+    first.flush()
+    target = Path(tempfile.mkdtemp(dir=second.top))
+    assert second.run("restore", "--to", str(target)).returncode == 0
+    assert (target / "a.txt").read_text() == "a"
+    assert second.run("verify").returncode in (0, 2)
+    assert first.end(process) == 0
