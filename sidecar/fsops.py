@@ -323,6 +323,9 @@ def _data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
+_MOST_PASSED = 8
+
+
 class Tree:
     """Directories below one root, opened component by component without following links.
 
@@ -333,6 +336,8 @@ class Tree:
         self._fs = fs
         self._root_fd = root_fd
         self._open: dict[bytes, int] = {b"": root_fd}
+        self._passed: dict[bytes, int] = {}
+        """What was only gone through, the oldest first: the next directory is most often below one of these."""
 
     @classmethod
     def at(cls, fs: FileSystem, path: str) -> Self:
@@ -352,35 +357,46 @@ class Tree:
 
         Raises ``OSError``: ENOENT where nothing is there, ENOTDIR or ELOOP where it is no directory (any more).
         """
-        known = self._open.get(path)
-        if known is not None:
-            return known
-        ancestor = path
-        while ancestor not in self._open:
-            ancestor = ancestor.rpartition(b"/")[0]
-        fd = self._open[ancestor]
-        rest = path[len(ancestor) + 1 :] if ancestor else path
-        borrowed = True
-        for name in rest.split(b"/"):
-            try:
-                below = self._fs.open(name, DIRECTORY_FLAGS, at=fd)
-            finally:
-                if not borrowed:
-                    self._let_go(fd)
-            fd, borrowed = below, False
-        self._open[path] = fd
+        fd = self._open.get(path)
+        if fd is None:
+            fd = self._passed.pop(path) if path in self._passed else self._go_to(path)
+            self._open[path] = fd
         return fd
+
+    def _go_to(self, path: bytes) -> int:
+        reached = path
+        while reached not in self._open and reached not in self._passed:
+            reached = reached.rpartition(b"/")[0]
+        fd = self._passed[reached] if reached in self._passed else self._open[reached]
+        *above, last = (path[len(reached) + 1 :] if reached else path).split(b"/")
+        for name in above:
+            fd = self._fs.open(name, DIRECTORY_FLAGS, at=fd)
+            reached = reached + b"/" + name if reached else name
+            self._pass(reached, fd)
+        return self._fs.open(last, DIRECTORY_FLAGS, at=fd)
+
+    def _pass(self, path: bytes, fd: int) -> None:
+        if len(self._passed) == _MOST_PASSED:
+            self._let_go(self._passed.pop(next(iter(self._passed))))
+        self._passed[path] = fd
 
     def keep_below(self, most: int) -> None:
         """Not more than ``most`` directories are open. Only for when nobody holds a descriptor."""
-        if len(self._open) > most:
+        if len(self) > most:
             self.forget()
 
     def forget(self, path: bytes | None = None) -> None:
         """Close the descriptors of ``path`` and below, or all but the root's."""
-        inside = (path or b"") + b"/" if path else b""
+        inside = path + b"/" if path else b""
         for known in [p for p in self._open if p and (path is None or p == path or p.startswith(inside))]:
             self._let_go(self._open.pop(known))
+        # All of them: nobody holds one, and nobody can say which of them are still what they were.
+        while self._passed:
+            self._let_go(self._passed.popitem()[1])
+
+    def __len__(self) -> int:
+        """How many directories are open."""
+        return len(self._open) + len(self._passed)
 
     def close(self) -> None:
         """All descriptors, the root's too."""

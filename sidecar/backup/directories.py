@@ -15,7 +15,7 @@ from typing import TypeVar
 from sidecar.fsops import FileSystem, Tree
 
 _MOST = 4096
-_SHARE = 8
+_SHARE = 4
 """One in so many of the descriptors that the process may have: a batch also needs them for the home and for files."""
 _LEAST = 16
 _PER_PATH = 2
@@ -39,7 +39,7 @@ class Directories(Tree):
 
     def make_room(self, count: int = 1) -> None:
         """``count`` more can be opened. What was open may be closed: only for when nobody holds a descriptor."""
-        if len(self._open) + count > self._most:
+        if len(self) + count > self._most:
             self.forget()
 
     def parts(self, items: Iterable[T], directory_of: Callable[[T], bytes]) -> Iterator[list[T]]:

@@ -11,7 +11,7 @@ import pytest
 
 from sidecar.backup.directories import Directories, most_open
 from sidecar.entry import parent
-from sidecar.fsops import FileSystem
+from sidecar.fsops import FileSystem, Tree
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def _descriptors() -> int:
 
 
 def test_the_more_descriptors_the_more_directories_within_bounds(few: int) -> None:
-    assert few == 32
+    assert few == 64
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
     assert most_open() == 16
@@ -65,3 +65,49 @@ def test_what_fits_stays_open_from_one_time_to_the_next(tmp_path: Path, few: int
         again = [[root.directory(parent(path)) for path in part] for part in root.parts(paths, parent)]
         assert len(first) == 1
         assert again == first
+
+
+class _Listening(FileSystem):
+    """Keeps the names that were opened."""
+
+    def __init__(self) -> None:
+        self.opened: list[bytes] = []
+
+    def open(self, name: bytes, flags: int, mode: int = 0o600, *, at: int | None = None) -> int:
+        self.opened.append(name)
+        return super().open(name, flags, mode, at=at)
+
+
+def test_directories_side_by_side_cost_what_is_above_them_once(tmp_path: Path) -> None:
+    names = [b"d%d" % number for number in range(50)]
+    for name in names:
+        (tmp_path / "a/b" / os.fsdecode(name)).mkdir(parents=True)
+    fs = _Listening()
+    with Tree.at(fs, str(tmp_path)) as tree:
+        fs.opened.clear()
+        for name in names:
+            tree.directory(b"a/b/" + name)
+        tree.directory(b"a")
+        assert fs.opened == [b"a", b"b", *names]
+
+
+def test_however_deep_a_directory_lies_few_are_open_for_it(tmp_path: Path) -> None:
+    deep = b"/".join([b"d"] * 100)
+    (tmp_path / os.fsdecode(deep)).mkdir(parents=True)
+    before = _descriptors()
+    with Tree.at(FileSystem(), str(tmp_path)) as tree:
+        assert os.fstat(tree.directory(deep)).st_ino == (tmp_path / os.fsdecode(deep)).stat().st_ino
+        assert _descriptors() - before <= 10
+        tree.forget(deep)
+        assert _descriptors() - before == 1
+    assert _descriptors() == before
+
+
+def test_once_forgotten_a_directory_is_looked_for_where_its_path_leads_now(tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    with Tree.at(FileSystem(), str(tmp_path)) as tree:
+        tree.directory(b"a/b")
+        tree.forget(b"a/b")
+        (tmp_path / "a").rename(tmp_path / "moved")
+        (tmp_path / "a/b").mkdir(parents=True)
+        assert os.fstat(tree.directory(b"a/b")).st_ino == (tmp_path / "a/b").stat().st_ino
