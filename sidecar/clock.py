@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from sidecar.errors import UsageError
 
@@ -29,7 +30,13 @@ class Clock:
 
 def stamp(at_ns: int) -> str:
     """``at_ns`` as text that sorts like time and fits in a file name: microseconds, rounded down."""
-    return datetime.fromtimestamp(at_ns // 1_000_000_000, UTC).strftime("%Y%m%dT%H%M%S.") + _micros(at_ns) + "Z"
+    return f"{_second(at_ns // 1_000_000_000)}.{_micros(at_ns)}Z"
+
+
+@lru_cache(64)
+def _second(at_s: int) -> str:
+    # What is saved together changed together: most of it in one of few seconds.
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y%m%dT%H%M%S")
 
 
 def iso(at_ns: int) -> str:

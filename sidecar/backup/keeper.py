@@ -6,8 +6,8 @@ import errno
 import itertools
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from sidecar.backup import retention
 from sidecar.backup.persist import state_of
@@ -76,50 +76,49 @@ class Keeper:
 
     def move(self, path: bytes, above: int, beside: int, *, span: Span, durably: bool) -> None:
         """The content of ``path``, valid for ``span``, has left the mirror and is a version."""
-        with self._open(path, beside, durably=durably) as target:
-            self._with_room(path, target, lambda: self._rename(path, above, target, span))
-        self._count(path)
+        self._add(path, beside, lambda target: self._rename(path, above, target, span), durably=durably)
 
     def keep(self, path: bytes, above: int, beside: int, *, span: Span, durably: bool) -> None:
         """The content of ``path``, valid for ``span``, has a second name among the versions, and may be replaced."""
-        with self._open(path, beside, durably=durably) as target:
-            self._with_room(path, target, lambda: self._link_or_copy(path, above, target, span))
-        self._count(path)
+        self._add(path, beside, lambda target: self._link_or_copy(path, above, target, span), durably=durably)
 
-    @contextmanager
-    def _open(self, path: bytes, beside: int, *, durably: bool) -> Iterator[int]:
-        """The directory of the versions of ``path``, made if need be; ``durably``: what is put into it is synced."""
-        name = name_of(path)
+    def _add(self, path: bytes, beside: int, put_into: Callable[[int], None], *, durably: bool) -> None:
+        """``put_into`` has put a version into the directory of those of ``path``, which ``durably`` syncs."""
+        fd = self._open(path, beside)
         try:
-            fd = self._fs.open(name, DIRECTORY_FLAGS, at=beside)
+            self._with_room(path, fd, put_into)
+            if durably:
+                sync_directory(self._fs, fd)
+            self._count(path, fd)
+        finally:
+            self._fs.close(fd)
+
+    def _open(self, path: bytes, beside: int) -> int:
+        """The directory of the versions of ``path``, made if need be."""
+        name = name_of(path)
+        if path not in self._new_versions:
+            # Most often there is none: to try to make it costs less than to look in vain.
+            self.prepare(path, beside)
+        try:
+            return self._fs.open(name, DIRECTORY_FLAGS, at=beside)
         except FileNotFoundError:
-            fd = self._make(path, beside)
+            pass  # removed, by somebody else, meanwhile
         except OSError as error:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 raise
             with self._lock:  # the tree of open directories is for one thread
                 self._place.layout.move_aside(self.where(path))
-            fd = self._make(path, beside)
-        try:
-            yield fd
-            if durably:
-                sync_directory(self._fs, fd)
-        finally:
-            self._fs.close(fd)
+        self.prepare(path, beside)
+        return self._fs.open(name, DIRECTORY_FLAGS, at=beside)
 
-    def _make(self, path: bytes, beside: int) -> int:
-        self._fs.mkdir(name_of(path), 0o700, at=beside)
-        self._begin_count(path)
-        return self._fs.open(name_of(path), DIRECTORY_FLAGS, at=beside)
-
-    def _with_room(self, path: bytes, target: int, work: Callable[[], None]) -> None:
-        """``work`` is done; where Persist is full, once more without versions of ``path`` that it can do without."""
+    def _with_room(self, path: bytes, target: int, put_into: Callable[[int], None]) -> None:
+        """It is put into ``target``; where Persist is full, without versions of ``path`` that it can do without."""
         try:
-            work()
+            put_into(target)
         except OSError as error:
             if error.errno not in FULL or not self._let_go(path, target, PRESSED):
                 raise
-            work()
+            put_into(target)
 
     def _rename(self, path: bytes, above: int, target: int, span: Span) -> None:
         self._fs.rename(name_of(path), self._free_name(target, span), source_at=above, target_at=target)
@@ -134,9 +133,11 @@ class Keeper:
 
     def _link(self, path: bytes, above: int, target_at: int, span: Span) -> None:
         for attempt in itertools.count():
-            with suppress(FileExistsError):
+            try:
                 self._fs.link(name_of(path), version_name(span, attempt), source_at=above, target_at=target_at)
-                return
+            except FileExistsError:
+                continue
+            return
 
     def _copy(self, path: bytes, above: int, name: bytes, target_at: int) -> None:
         """As a hard link, where the file system has none: by a copy, whole before it has its name."""
@@ -183,10 +184,12 @@ class Keeper:
         with self._lock:
             self._new_versions[path] = 0
 
-    def _count(self, path: bytes) -> None:
-        """``path`` has one version more. Of a path that nobody has looked at it is not known how many there are."""
+    def _count(self, path: bytes, directory: int) -> None:
+        """``path`` has one version more, in the open ``directory``: where they were not counted yet, they are now."""
         with self._lock:
-            count = self._new_versions.pop(path, _THIN_EVERY - 1) + 1
+            earlier = self._new_versions.pop(path, None)
+        count = len(self._fs.names(directory)) if earlier is None else earlier + 1
+        with self._lock:
             if count >= _THIN_EVERY:
                 self._many[path] = None
                 count = 0
