@@ -4,7 +4,8 @@ A batch shares its syncs. Either the whole file system is synced once all is sta
 to write back, and ``harden`` waits until the disk or the server has it: by then most of a batch is there already.
 
 A copy is whole when nothing touched the source while it was read. The kernel stamps a change with a clock that ticks
-every few milliseconds, so an equal ctime proves that only if it is older than the reading by more than a tick.
+every few milliseconds, so an equal ctime proves that only if it is older than the reading by more than a tick: what
+has just changed is not read before.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sidecar import select
 from sidecar.clock import Clock
@@ -32,6 +34,9 @@ from sidecar.outcome import ChangedWhileReading, Failed, Skipped, Vanished
 TICK_NS = 20_000_000
 """Longer than the longest kernel tick (10 ms at HZ=100): the granularity of ctime."""
 
+_TO_BE_SURE_NS = 100_000
+"""So much longer than a tick is waited: a sleep is counted on another clock."""
+
 _ATTEMPTS = 3
 
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
@@ -40,8 +45,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Persist cannot take this file; a smaller one may still fit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """What to copy: ``path`` in the home, whose directory is open as ``directory_fd``."""
 
     path: bytes
@@ -54,8 +58,7 @@ class Source:
     """It may be written through a mapping: then only a sync of it makes the next write change its times."""
 
 
-@dataclass(frozen=True, slots=True)
-class Staged:
+class Staged(NamedTuple):
     """``path`` lies whole as ``name`` in the staging directory; ``entry`` is what was read."""
 
     path: bytes
@@ -182,6 +185,10 @@ class Copier:
                 reason = "a core dump"
             if reason is not None:
                 return Skipped(source.path, reason)
+            young_for_ns = before.st_ctime_ns + TICK_NS - self.clock.now_ns()
+            if 0 <= young_for_ns <= 2 * TICK_NS:
+                self.wait((young_for_ns + _TO_BE_SURE_NS) / 1e9)
+                before = self.fs.fstat(fd)
             return self._copy(source.path, fd, before, name, harden_later=harden_later)
         finally:
             self.fs.close(fd)
