@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sidecar.backup.durable import Durable
 from sidecar.backup.keeper import Keeper
@@ -25,8 +25,7 @@ _MOST_ARRIVED = 100
 """Directories of which it is remembered when they were moved; it matters while older changes may come in."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Leaving:
+class _Leaving(NamedTuple):
     """A content of the mirror that becomes a version, with its directories open: see ``Keeper``."""
 
     path: bytes
@@ -61,7 +60,8 @@ class Departures:
         """
         spans: dict[bytes, Span] = {}
         by_path = {item.path: item for item in staged}
-        for part in self._place.parts(by_path):
+        # In the order of their directories: what is above those is opened once.
+        for part in self._place.parts(sorted(by_path)):
             above = [(name_of(path), self._place.directory(parent(path))) for path in part]
             standing = self._crew.map(lambda each: self._status(*each), above)
             for path, status in zip(part, standing, strict=True):

@@ -191,29 +191,37 @@ class Store:
         with suppress(OSError):
             self._fs.unlink(staged.name, at=self.place.staging_fd)
 
-    def clear_the_way(self, arriving: Iterable[tuple[bytes, Entry]]) -> None:
-        """What the mirror holds where another kind of thing is to stand has become a version."""
+    def clear_the_way(self, arriving: Iterable[tuple[bytes, Entry]]) -> dict[bytes, Entry]:
+        """What the mirror holds where another kind of thing is to stand has become a version; what it holds still."""
+        standing: dict[bytes, Entry] = {}
         doomed: list[bytes] = []
         for path, entry in arriving:
             known = self.index.get(path)
-            if known is not None and (known.kind is Kind.DIRECTORY) != (entry.kind is Kind.DIRECTORY):
+            if known is None:
+                continue
+            if (known.kind is Kind.DIRECTORY) != (entry.kind is Kind.DIRECTORY):
                 doomed += [*self.index.below(path), path]
+            else:
+                standing[path] = known
         if doomed:
             self.remove(doomed)
+        return standing
 
     def commit(self, staged: Sequence[Staged]) -> list[Saved]:
-        """Every staged content stands in the mirror, durably, and the journal says so.
+        """Every staged content stands in the mirror, durably, and the journal says so; what stood there is a version.
 
+        They come into the mirror in their order: of what a kill cuts short it has the beginning.
         What was staged without a sync of its own must be of the batch that ``durable`` syncs as a whole.
         """
         if not staged:
             return []
         self._check_lease()
         with destination():
-            directories = {parent(item.path) for item in staged}
+            known = self.clear_the_way((item.path, item.entry) for item in staged)
+            directories = sorted({parent(item.path) for item in staged})
             unknown = self._unknown_above(directories)
             changed = self._make_mirror_directories(directories, unknown)
-            self._departures.keep_replaced(staged, self.index.get, changed)
+            self._departures.keep_replaced(staged, known.get, changed)
             self.durable.sync(changed)
             by_path = {item.path: item for item in staged}
             for part in self.place.parts(by_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from operator import itemgetter
 
 from sidecar.backup.store import Store
 from sidecar.copy import FULL, Cancelled, Copier, Source, Staged, does_not_fit
@@ -80,7 +81,8 @@ class BatchCopier:
         outcomes: list[Outcome] = []
         identical: list[tuple[bytes, Entry]] = []
         sources: list[Source] = []
-        for path, wanted in files:
+        # Staged in the order of their directories, so that what is above those is opened once.
+        for path, wanted in sorted(files, key=itemgetter(0)):
             try:
                 directory_fd = self._home.directory(parent(path))
             except OSError:
@@ -96,12 +98,13 @@ class BatchCopier:
         outcomes += [Saved(path, entry) for path, entry in identical]
         results = self._stage(sources)
         outcomes += [result for result in results if not isinstance(result, Staged)]
-        return outcomes + self.commit([result for result in results if isinstance(result, Staged)])
+        rank = {path: position for position, (path, _) in enumerate(files)}
+        staged = [result for result in results if isinstance(result, Staged)]
+        return outcomes + self.commit(sorted(staged, key=lambda each: rank[each.path]))
 
     def commit(self, staged: Sequence[Staged]) -> list[Saved]:
         """What is staged is safe, or nothing of it stays. Raises ``DestinationError``."""
         try:
-            self._store.clear_the_way([(each.path, each.entry) for each in staged])
             return self._store.commit(staged)
         except DestinationError:
             for each in staged:

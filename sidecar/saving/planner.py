@@ -44,7 +44,8 @@ class Planner:
     def plan(self, paths: Iterable[bytes]) -> None:
         """What stands at ``paths`` now is queued, unless it is safe already, left out, or not ours to save."""
         safe: set[bytes] = set()
-        for path in dict.fromkeys(map(self._instead, paths)):
+        # In the order of their directories: what a directory costs, it costs once.
+        for path in sorted(set(map(self._instead, paths))):
             self._home.keep_below(self._most_open)
             if path and not self._finder.is_left_out(path) and (entry := self.look(path)) is not None:
                 self._queue(path, entry, bulk=False, safe=safe)
@@ -74,8 +75,7 @@ class Planner:
     def _queue(self, path: bytes, entry: Entry, *, bulk: bool, safe: set[bytes]) -> None:
         """``path`` is owed, unless the mirror has it. ``safe`` are directories that it has, for sure."""
         known = self._index.get(path)
-        is_held = known is not None and self._index.is_held(path)
-        if known is not None and is_held and known.same_as(entry):
+        if known is not None and known.same_as(entry) and self._index.is_held(path):
             self._books.settle(path)
             return
         if self._is_under_way(path, entry):
@@ -87,13 +87,13 @@ class Planner:
             self._jobs.drop(path)
             self._jobs.directories[path] = entry
         elif not (entry.size > APART_BYTES and self._holds_back(path)):
-            may_be_there = known is not None and not is_held and entry.kind is Kind.FILE and known.size == entry.size
+            has_its_size = known is not None and entry.kind is Kind.FILE and known.size == entry.size
             wanted = Wanted(
                 entry,
                 may_be_core=may_be_core(path, entry.size) and not self._scanner.is_brought_back(path),
                 mapped=self._finder.may_be_mapped(path),
                 is_database=path in self._finder.databases,
-                may_be_there=may_be_there,
+                may_be_there=has_its_size and not self._index.is_held(path),
             )
             self._jobs.add(path, wanted, bulk=bulk)
 
