@@ -27,6 +27,26 @@ _POD_UID = re.compile(r"[0-9A-Za-z.-]{0,64}")
 _OWNER_CHARACTERS = 1024
 
 
+@dataclass(frozen=True)
+class Share:
+    """One Shared mount. Raises ``ValueError``."""
+
+    name: str
+    access: str
+    """For the user: ``rw`` or ``ro``."""
+
+    def __post_init__(self) -> None:
+        if not is_component(self.name) or set(self.name) & {":", "="}:
+            raise ValueError(
+                f"a share's name must be one path component without colon and equals sign, not {self.name!r}"
+            )
+        if self.access not in ("rw", "ro"):
+            raise ValueError(f"a share is rw or ro, not {self.access!r}")
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.access}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What one sidecar needs to know. Every field has its variable in ``VARIABLES``.
@@ -74,6 +94,15 @@ class Settings:
     gpu_report: str = ""
     """The last GPU report, shown in the status; empty for none."""
 
+    shared: tuple[Share, ...] = ()
+    """The Shared mounts, each at its name below ``shared_root``: only their state is looked after."""
+
+    shared_root: str = "/watch/shared"
+    """Where the sidecar sees the Shared mounts."""
+
+    native: bool = True
+    """The notebook has ended when SIGTERM comes. On clusters before 1.29 it has not, and may still be writing."""
+
     termination_log: str = ""
     """Where the last words go, for the kubelet to pick up; empty for nowhere."""
     pod_uid: str = ""
@@ -107,7 +136,7 @@ def _run_directory() -> str:
 
 def _problems(settings: Settings) -> list[str]:
     found = []
-    for name in ("home", "persist"):
+    for name in ("home", "persist", "shared_root"):
         value = getattr(settings, name)
         if not os.path.isabs(value) or "\0" in value:
             found.append(f"{name} must be an absolute path, not {value!r}")
@@ -146,6 +175,15 @@ def _flag(text: str) -> bool:
     return text == "1"
 
 
+def _shares(text: str) -> tuple[Share, ...]:
+    found = []
+    for item in text.split(":"):
+        if item:
+            name, _, access = item.partition("=")
+            found.append(Share(name, access))
+    return tuple(found)
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name for name in text.split(":") if name)
 
@@ -165,6 +203,9 @@ VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "max_file_bytes": ("SIDECAR_MAX_FILE_BYTES", int),
     "socket": ("SIDECAR_SOCKET", str),
     "gpu_report": ("GPU_CHECK_REPORT", str),
+    "shared": ("SIDECAR_SHARED", _shares),
+    "shared_root": ("SIDECAR_SHARED_ROOT", str),
+    "native": ("SIDECAR_NATIVE", _flag),
     "termination_log": ("SIDECAR_TERMINATION_LOG", str),
     "pod_uid": ("SIDECAR_POD_UID", str),
     "owner": ("SIDECAR_OWNER", str),
@@ -212,5 +253,5 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return "1" if value else "0"
     if isinstance(value, tuple):
-        return ":".join(value)
+        return ":".join(map(str, value))
     return str(value)

@@ -56,7 +56,10 @@ class Desk:
     def current(self) -> Status:
         """What the engine said last, with what is known though the engine itself may hang."""
         status = replace(self.status, pending_files=self.status.pending_files + self.untold())
-        problem = self.watchman.problem if self.watchman else None
+        if self.watchman is None:
+            return status
+        status = replace(status, shared=self.watchman.shares.documents())
+        problem = self.watchman.problem
         if problem is None:
             return status
         state = "degraded" if problem.state in _DEGRADES and status.state in _CAN_DEGRADE else status.state

@@ -121,7 +121,6 @@ class Engine:
         self.hindrance: Callable[[], DestinationError | None] = lambda: None
         """Why nothing may be written to Persist though nothing has failed."""
         self._room_next_s = 0.0
-        self._ending = False
         self._late: dict[bytes, str] = {}
         """What was not safe when the time was up."""
         self._look_next_s = clock.monotonic()
@@ -153,6 +152,7 @@ class Engine:
         self._plan_backlog()
         if self.saver.can_step and now_s >= self.trouble.not_before_s:
             self._step()
+            self._tidy()
         self.saver.porter.rest()
 
     def _take_changes(self) -> None:
@@ -181,8 +181,6 @@ class Engine:
             if self._clock.monotonic() >= self._look_next_s:
                 self._look_at_place()
             self.saver.step()
-            if not len(self.saver) and not self._ending:
-                self.store.tidy()
             self._note_room()
         except DestinationError as error:
             self.trouble.begin(error)
@@ -193,6 +191,14 @@ class Engine:
         elif self.overview.queued_since_s is None:
             self.overview.queued_since_s = self._clock.monotonic()
         return True
+
+    def _tidy(self) -> None:
+        """In a turn that has nothing else to do: nobody waits for it, as somebody does in a flush."""
+        if not len(self.saver) and not self.trouble:
+            try:
+                self.store.tidy()
+            except DestinationError as error:
+                self.trouble.begin(error)
 
     def _look_at_place(self) -> None:
         """The backup lies where everybody looks for it; if it was taken away, everything waits to be saved again."""
@@ -241,6 +247,11 @@ class Engine:
             if due_s is not None:
                 times.append(due_s)
         return min(times)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing that changed waits, or is being saved."""
+        return not (self.finder.untold or self.finder.settle or self.finder.backlog or len(self.saver))
 
     @property
     def working_since_s(self) -> float | None:
@@ -333,7 +344,6 @@ class Engine:
 
         ``left_s`` is the time until ``out_of_time``, in seconds.
         """
-        self._ending = True
         self.saver.cancelled = out_of_time
         self.finder.catch_up(1.0)
         self._doubt_mirror()

@@ -39,6 +39,8 @@ _TELL_EVERY_S = 0.5
 """So often the status is told anew while something takes long."""
 _FIRST_LOOK_S, _LOOK_EVERY_S = 0.1, 3.0
 """Between two looks at the lease that somebody else holds: he may just be ending."""
+_QUIET_S, _QUIET_LOOK_S, _DRAIN_SHARE = 3.0, 0.05, 0.3
+"""A home in which nothing changes for so long has nobody in it any more; this share of the grace is for the drain."""
 _LOCK_WAIT_S = 3.0
 """For an engine whose supervisor was killed to be gone too."""
 
@@ -322,11 +324,27 @@ class _Life:
         engine = self._engine
         assert engine is not None
         self._show("draining", "saving what changed last")
+        if not self._settings.native:
+            self._let_home_go_quiet(engine)
         left_s = self._deadline_s() - self._clock.monotonic()
         log.info("the end: %.1f s to save what changed last", left_s)
         code = engine.drain(self._until(self._out_of_time), left_s)
         self._show("stopped")
         return code
+
+    def _let_home_go_quiet(self, engine: Engine) -> None:
+        """Nothing has changed for a while, or the time that is left is needed for the drain.
+
+        The notebook was told to end when we were, and a kernel writes what it has to while it does.
+        """
+        until_s = self._deadline_s() - _DRAIN_SHARE * self._settings.grace_s
+        quiet_s = self._clock.monotonic()
+        while self._clock.monotonic() < min(until_s, quiet_s + _QUIET_S) and not self._signals.cut_short:
+            engine.turn()
+            if not engine.is_quiet:
+                quiet_s = self._clock.monotonic()
+            self._show(self._state, "waiting until the notebook has ended")
+            self._clock.sleep(_QUIET_LOOK_S)
 
     def _say_late(self) -> None:
         """On the watchman's thread: the time is up, and the engine sleeps in the kernel, or is not done."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -51,6 +51,7 @@ class Status:
     scan_interval_s: float = 0.0
     left_behind: Any = None
     brake: Any = None
+    shared: Sequence[Mapping[str, Any]] = ()
 
     def document(self, now_s: float, gpu: object = None) -> dict[str, Any]:
         """The status as plain data, with ``now_s`` on the monotonic clock."""
@@ -85,7 +86,7 @@ class Status:
             },
             "left_behind": self.left_behind,
             "brake": self.brake,
-            "shared": [],
+            "shared": list(self.shared),
             "gpu": gpu,
         }
 
@@ -161,6 +162,9 @@ def summary(document: Mapping[str, Any]) -> str:
     lines += [f"NOT SAVED  {visible(item['path'])}: {item['reason']}" for item in document["failed"][:20]]
     if document["failed_count"] > 20:
         lines.append(f"NOT SAVED  {document['failed_count']} files in all")
+    for share in document["shared"]:
+        room = "" if share["free_bytes"] is None else f", {size_text(share['free_bytes'])} free"
+        lines.append(f"Shared     {visible(share['name'])} ({share['access']}): {share['state']}{room}")
     if document["brake"]:
         lines.append(f"BRAKE      {document['brake']['reason']}")
     if document["left_behind"]:

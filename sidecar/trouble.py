@@ -20,6 +20,11 @@ _STATES = {
 }
 
 
+def state_of_errno(number: int) -> str:
+    """The state of a mount that says ``number``, in the words of the status document."""
+    return _STATES.get(number, "missing")
+
+
 class Trouble:
     """With the directory ``persist``: false while there is none."""
 
@@ -47,7 +52,7 @@ class Trouble:
     @property
     def state(self) -> str:
         """Of Persist, in the words of the status document."""
-        return "ok" if self._error is None else _STATES.get(self._error.errno or 0, "missing")
+        return "ok" if self._error is None else state_of_errno(self._error.errno or 0)
 
     @property
     def since_s(self) -> float | None:

@@ -19,6 +19,7 @@ from sidecar.config import Settings
 from sidecar.line import Line, encoded
 from sidecar.probe import HUNG
 from sidecar.server import alive_path
+from sidecar.shares import Shares
 from sidecar.signals import Signals
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Watchman:
         """Whether the thread of the lease is at Persist."""
         self.others_at_work: Callable[[], bool] = lambda: False
         """Whether something is being saved though the main thread waits."""
+        self.shares = Shares(clock, settings, line)
         self._is_waiting = False
         self._still: tuple[object, float] = (None, clock.monotonic())
         self._answers = True
@@ -108,6 +110,7 @@ class Watchman:
                     self._hear()
                 if mounts.fileno() in events:
                     self._look_at_mount()
+                self.shares.ask()
                 self._look_at_supervisor()
                 self._look_at_workers()
                 self._look_at_clock()
@@ -120,6 +123,8 @@ class Watchman:
                 self._signals.told(*(None if each == "-" else float(each) for each in words))
             elif word == "probed" and words[0] == _PERSIST:
                 self._answers = int(words[1]) != HUNG
+            elif word == "probed":
+                self.shares.hear(words[0], int(words[1]), int(words[2]))
         if self._line.is_cut:
             self._live_on()
 

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -162,3 +163,21 @@ def test_a_second_sigterm_while_it_hangs_ends_it_at_once(sick: FusePlace) -> Non
         process.wait(0.5)
     process.terminate()
     assert process.wait(3) in (4, 5)
+
+
+def test_a_share_that_hangs_is_said_and_costs_nobody_anything(sick: FusePlace, tmp_path: Path) -> None:
+    persist = tmp_path / "other persist"
+    persist.mkdir()
+    sick.inside("mount", "-t", "tmpfs", "none", persist)
+    # What is sick here is not Persist, but a share.
+    share, sick.persist_inside = sick.persist_inside, persist
+    sick.settings = {"SIDECAR_SHARED": f"{share.name}=rw", "SIDECAR_SHARED_ROOT": str(share.parent)}
+    sick.sickness.hang(ALL)
+    process = sick.start()
+    wait_until(lambda: [each["state"] for each in sick.status()["shared"]] == ["hung"], "the share hangs", 10)
+    (sick.home / "work.ipynb").write_text("saved all the same")
+    reply = sick.flush()
+    assert (reply["unsaved"], reply["persist"]) == (0, "ok")
+    sick.sickness.well()
+    wait_until(lambda: [each["state"] for each in sick.status()["shared"]] == ["ok"], "it answers after all", 10)
+    assert sick.end(process) == 0
