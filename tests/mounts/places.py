@@ -112,7 +112,7 @@ class LoopPlace(MountedPlace):
         try:
             self.inside("mount", "-o", f"loop,{options}", self.store_inside / "image", point)
         except subprocess.CalledProcessError as error:
-            pytest.skip(f"a loop device cannot be mounted here: {error.stderr.strip()}")
+            pytest.skip(f"a loop device cannot be mounted here: {error.stderr.splitlines()[0]}")
         return Path(self.inside("findmnt", "-no", "SOURCE", point)).name
 
 
