@@ -11,6 +11,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 PORT ?= 8000
 DATA ?= .data
 MARKERS ?= not slow
+# Most tests wait for processes, timers and disks: two at a time end in half the time. What measures runs alone.
+WORKERS ?= 2
 
 .PHONY: help install install-test up test test-hub5 test-all check format bench python clean
 
@@ -67,12 +69,13 @@ up: install
 
 test: install-test
 	@$(MAKE) --silent --no-print-directory --jobs=2 --output-sync=target check test-hub5
-	@.venv/bin/python -m pytest -m "$(MARKERS)"
+	@.venv/bin/python -m pytest -m "$(MARKERS)" --numprocesses=$(WORKERS) --dist=loadfile
 
 test-hub5: .venv-hub5/.installed
 	@.venv-hub5/bin/python -m pytest -q -m "not slow and not browser" tests/unit/hub
 
 test-all: MARKERS = slow or not slow
+test-all: WORKERS = 0
 test-all: test
 
 check: .venv/.installed-test
