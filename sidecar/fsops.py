@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import stat
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
@@ -28,6 +27,7 @@ _STATFS_BYTES = 256
 _BLOCK_BYTES = 1 << 20
 _SMALL_BYTES = 64 << 10
 """So much is read and written in one go sooner than the kernel can be asked to copy it."""
+_QUIETLY = suppress(OSError)
 _CHUNK_BYTES = 16 << 20
 """Between two looks at whether a copy should stop; a few milliseconds on a local disk."""
 
@@ -146,22 +146,23 @@ class FileSystem:
             except FileNotFoundError:
                 continue
 
-    def chosen_kinds(
+    def chosen_by_kind(
         self, fd: int, choose: Callable[[Collection[bytes]], Iterable[bytes]]
-    ) -> Iterator[tuple[bytes, int]]:
-        """The same without a status: the file type as in ``st_mode``, or 0 for a special file.
+    ) -> tuple[list[bytes], list[bytes]]:
+        """The same without a status: the names of files and links, and those of directories; special files are neither.
 
         The directory itself tells the kind on nearly every file system; then no file is touched at all.
         """
         found = _listed(fd)
+        files: list[bytes] = []
+        directories: list[bytes] = []
         for name in choose(found.keys()):
             entry = found[name]
-            if entry.is_file(follow_symlinks=False):
-                yield name, stat.S_IFREG
+            if entry.is_file(follow_symlinks=False) or entry.is_symlink():
+                files.append(name)
             elif entry.is_dir(follow_symlinks=False):
-                yield name, stat.S_IFDIR
-            else:
-                yield name, stat.S_IFLNK if entry.is_symlink() else 0
+                directories.append(name)
+        return files, directories
 
     def free_bytes(self, fd: int) -> int:
         """What an ordinary user can still write to the file system of ``fd``."""
@@ -170,9 +171,13 @@ class FileSystem:
 
 
 def _listed(fd: int) -> dict[bytes, os.DirEntry[str]]:
-    encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # what os.fsencode does
     with os.scandir(fd) as listing:
-        return {entry.name.encode(encoding, errors): entry for entry in listing}
+        entries = list(listing)
+    if not entries:
+        return {}
+    # All at once: a name holds no NUL.
+    names = os.fsencode("\0".join([entry.name for entry in entries])).split(b"\0")
+    return dict(zip(names, entries, strict=True))
 
 
 def _last_error() -> OSError:
@@ -385,6 +390,12 @@ class Tree:
         if len(self) > most:
             self.forget()
 
+    def release(self, path: bytes) -> None:
+        """Close the descriptor of ``path`` alone, where it is open and not the root's."""
+        fd = self._open.pop(path, -1) if path else -1
+        if fd >= 0:
+            self._let_go(fd)
+
     def forget(self, path: bytes | None = None) -> None:
         """Close the descriptors of ``path`` and below, or all but the root's."""
         inside = path + b"/" if path else b""
@@ -404,5 +415,5 @@ class Tree:
         self._let_go(self._open.pop(b""))
 
     def _let_go(self, fd: int) -> None:
-        with suppress(OSError):  # nothing was written through it, and it is closed all the same: close(2)
+        with _QUIETLY:  # nothing was written through it, and it is closed all the same: close(2)
             self._fs.close(fd)

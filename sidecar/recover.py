@@ -45,8 +45,8 @@ def recover(
     mirror = mirror_of(store.place.layout.server)
     wanted = in_order(
         Wanted(path, entry, join(mirror, parent(path)) if parent(path) else mirror, name_of(path))
-        for path, entry, held in store.index.items()
-        if not held and scanner.is_ours(path)
+        for path, packed in store.index.packed_items(held=False)
+        if scanner.is_ours(path) and (entry := Entry.unpack(packed))
     )
     recovery = Recovery()
     restorer = Restorer(fs, store.place.layout.root, home, cancelled)

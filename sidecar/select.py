@@ -115,6 +115,15 @@ def is_environment(config: bytes) -> bool:
     return any(equals and key.strip().lower() == b"home" for key, equals, _ in lines)  # PEP 405
 
 
+MARKERS = frozenset({b"CACHEDIR.TAG", ENVIRONMENT_FILE})
+"""A directory without one of these is left out for what is in it only if an installer filled it."""
+
+
+def may_be_installed(directory: bytes) -> bool:
+    """Whether ``environment_of`` may have an answer; False is certain."""
+    return b"lib" in directory
+
+
 def skip_directory(names: Set[bytes], read_head: Callable[[bytes], bytes]) -> str | None:
     """Why the directory that contains ``names`` is left out for what is in it, or None.
 

@@ -11,7 +11,7 @@ of a larger directory are spread over a list of buckets by linear hashing: it gr
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from sidecar.entry import PACKED_BYTES
 
@@ -26,17 +26,21 @@ EMPTY = _START.pack(_NAMES + 1) + b"\0"
 
 def pack(items: Iterable[tuple[bytes, bytes]]) -> bytes:
     """A bucket of the names and records ``items``. Raises ``ValueError`` where one can be no name."""
-    names, records = [b""], []
+    names, records = [], []
     for name, record in items:
         names.append(name)
         records.append(record)
-    if not records:
+    return pack_all(names, b"".join(records))
+
+
+def pack_all(names: Collection[bytes], records: bytes) -> bytes:
+    """A bucket of ``names`` and their ``records`` in the same order. Raises ``ValueError`` as ``pack`` does."""
+    if not names:
         return EMPTY
-    names.append(b"")
-    joined = b"\0".join(names)
-    if b"\0\0" in joined or joined.count(b"\0") > len(records) + 1:
+    joined = b"\0%b\0" % b"\0".join(names)
+    if b"\0\0" in joined or joined.count(b"\0") > len(names) + 1:
         raise ValueError("a name is empty or holds NUL")
-    return _packed(joined, b"".join(records))
+    return _packed(joined, records)
 
 
 def _packed(names: bytes, records: bytes) -> bytes:

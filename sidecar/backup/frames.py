@@ -21,32 +21,48 @@ def framed(payload: bytes) -> bytes:
     return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
 
 
-def payloads(blocks: Iterator[bytes], tags: frozenset[int]) -> Iterator[tuple[bytes, int]]:
-    """Every payload in ``blocks``, none of them empty, and how many bytes of them its frame ends after.
+def payloads(blocks: Iterator[bytes], tags: frozenset[int]) -> Iterator[tuple[list[bytes], int]]:
+    """The payloads of one block after the other, none of them empty, and after how many bytes the last frame ends.
 
     A payload begins with one of ``tags``. One that is cut off at the end is left out, and so are zeros there. Raises
-    ``ValueError`` for any other damage. In memory are one block and one payload.
+    ``ValueError`` for any other damage. In memory are one block and its payloads.
     """
-    passed, at, buffer = 0, 0, b""
+    passed, buffer = 0, b""
     for block in blocks:
-        passed, at, buffer = passed + at, 0, buffer[at:] + block
-        while at + _FRAME.size <= len(buffer):
-            length, crc = _FRAME.unpack_from(buffer, at)
-            start = at + _FRAME.size
-            end = start + length
-            if end > len(buffer) and length <= _MAX_PAYLOAD_BYTES:
-                break
-            payload = buffer[start:end]
-            if length > _MAX_PAYLOAD_BYTES or not payload or zlib.crc32(payload) != crc:
-                if _is_tail(length, buffer[start:], blocks, tags):
-                    return
-                raise ValueError(f"damaged {passed + at} bytes after the header")
-            yield payload, passed + end
-            at = end
-    if at + _FRAME.size <= len(buffer):
-        length, _ = _FRAME.unpack_from(buffer, at)
-        if not _is_tail(length, buffer[at + _FRAME.size :], blocks, tags):
-            raise ValueError(f"damaged {passed + at} bytes after the header")
+        buffer += block
+        found, at = _whole(buffer)
+        yield found, passed + at
+        passed, buffer = passed + at, buffer[at:]
+        if _is_damaged(buffer):
+            break
+    if len(buffer) >= _FRAME.size:
+        length, _ = _FRAME.unpack_from(buffer)
+        if not _is_tail(length, buffer[_FRAME.size :], blocks, tags):
+            raise ValueError(f"damaged {passed} bytes after the header")
+
+
+def _whole(buffer: bytes) -> tuple[list[bytes], int]:
+    """The payloads that ``buffer`` begins with, and where the first frame begins that is cut off or damaged."""
+    found: list[bytes] = []
+    unpack, crc32, take = _FRAME.unpack_from, zlib.crc32, found.append
+    at, last = 0, len(buffer) - _FRAME.size
+    while at <= last:
+        length, crc = unpack(buffer, at)
+        start = at + _FRAME.size
+        payload = buffer[start : start + length]
+        if len(payload) != length or not payload or length > _MAX_PAYLOAD_BYTES or crc32(payload) != crc:
+            break
+        take(payload)
+        at = start + length
+    return found, at
+
+
+def _is_damaged(buffer: bytes) -> bool:
+    """Whether more of the file cannot make a whole frame of what ``buffer`` begins with."""
+    if len(buffer) < _FRAME.size:
+        return False
+    length, _ = _FRAME.unpack_from(buffer)
+    return not length or length > _MAX_PAYLOAD_BYTES or len(buffer) >= _FRAME.size + length
 
 
 def _is_tail(length: int, rest: bytes, blocks: Iterator[bytes], tags: frozenset[int]) -> bool:

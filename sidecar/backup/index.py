@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
+from functools import cache
 from itertools import compress
 
 from sidecar.backup.bucket import (
@@ -23,6 +24,7 @@ from sidecar.backup.bucket import (
     items_in,
     names_in,
     pack,
+    pack_all,
     replaced,
     set_byte,
     shares_of,
@@ -40,9 +42,10 @@ _HELD = 1
 _HOLDS = 2
 _FLAGS_AT, _KIND_AT = 0, 1
 _ONLY_HOLDS = bytes((_HOLDS,)) + bytes(PACKED_BYTES)
+_IS_HELD = bytes(flags & _HELD for flags in range(256))
 _DOES_HOLD = bytes(flags & _HOLDS for flags in range(256))
 _NOT_HELD = bytes(flags & ~_HELD for flags in range(256))
-_DIRECTORY = int(Kind.DIRECTORY)
+_FILE, _DIRECTORY = int(Kind.FILE), int(Kind.DIRECTORY)
 _FEW = 4
 """From so many names on it is faster to make a bucket anew than to put them into it one by one."""
 _COUNTED = struct.Struct("<BB4xQ32x")
@@ -106,6 +109,9 @@ class Index:
         singles = packed
         if packed and directory not in self._directories:
             self._announce(directory)
+            if len(packed) <= MOST_NAMES:
+                self._directories[directory] = self._fresh(packed, held)
+                return
             singles = self._merge_all(directory, packed, held)
         elif len(packed) >= _FEW:
             singles = self._merge_all(directory, packed, held)
@@ -206,6 +212,8 @@ class Index:
         """Every path that is held, or is not, with its packed entry; the index must not change meanwhile."""
         for directory, buckets in self._directories.items():
             for bucket in (buckets,) if isinstance(buckets, bytes) else buckets:
+                if not held and all(_marked(bucket, _IS_HELD)):
+                    continue
                 for name, record in items_in(bucket):
                     if record[_KIND_AT] and bool(record[_FLAGS_AT] & _HELD) is held:
                         yield join(directory, name), record[_KIND_AT:]
@@ -297,6 +305,14 @@ class Index:
         self._directories[directory] = buckets if len(buckets) > 1 else buckets[0]
         return singles
 
+    def _fresh(self, packed: Mapping[bytes, bytes], held: bool) -> bytes:
+        """A bucket of the entries ``packed``, which are counted."""
+        flags = b"\1" if held else b"\0"
+        records = flags + flags.join(packed.values())
+        bucket = pack_all(packed, records)
+        self._count(records, 1)
+        return bucket
+
     def _merge(self, bucket: bytes, packed: Mapping[bytes, bytes], held: bool) -> bytes:
         """``bucket`` with the entries ``packed``, which are counted."""
         known = dict(items_in(bucket))
@@ -342,6 +358,13 @@ class Index:
 
     def _count(self, records: bytes, sign: int) -> None:
         """Every record in ``records`` counts once more, or less, by ``sign``."""
+        kinds = records[_KIND_AT::RECORD_BYTES]
+        if kinds.count(_FILE) == len(kinds) <= MOST_NAMES:
+            self._paths += sign * len(kinds)
+            self.files += sign * len(kinds)
+            self.file_bytes += sign * sum(_sizes_in(len(kinds)).unpack(records))
+            self.held_files += sign * records[_FLAGS_AT::RECORD_BYTES].translate(_IS_HELD).count(_HELD)
+            return
         for flags, kind, size in _COUNTED.iter_unpack(records):
             if not kind:
                 continue
@@ -350,6 +373,12 @@ class Index:
                 self.files += sign
                 self.file_bytes += sign * size
                 self.held_files += sign * (flags & _HELD)
+
+
+@cache
+def _sizes_in(count: int) -> struct.Struct:
+    """For the sizes in so many records at once."""
+    return struct.Struct("<" + "6xQ32x" * count)
 
 
 def _is_path(path: bytes) -> bool:

@@ -126,20 +126,18 @@ def replay(blocks: Iterable[bytes]) -> Replayed:
         raise JournalUnreadable(f"magic {magic!r}, format {version}; this version reads format {FORMAT}")
     reading, records, end = _Reading(), 0, 0
     try:
-        for payload, end in payloads(chain([head[_HEADER.size :]], rest), _TAGS):  # noqa: B007  the last is used below
-            reading.take(payload)
-            records += 1
-            if records % _MOST_WAITING == 0:
-                reading.settle()
+        for some, end in payloads(chain([head[_HEADER.size :]], rest), _TAGS):  # noqa: B007  the last is used below
+            reading.take(some)
+            records += len(some)
         reading.settle()
     except (ValueError, struct.error) as error:
-        raise JournalUnreadable(f"record {records}: {error}") from error
+        raise JournalUnreadable(f"after record {records}: {error}") from error
     reading.state.records, reading.state.end = records, _HEADER.size + end
     return reading.state
 
 
 class _Reading:
-    """A journal on its way into memory, record by record.
+    """A journal on its way into memory, some records at a time.
 
     What is safe waits to be put into the index by the directory, which is faster. Raises ``ValueError`` and
     ``struct.error`` for what is no record.
@@ -148,13 +146,32 @@ class _Reading:
     def __init__(self) -> None:
         self.state = Replayed(Index(), b"", 0, 0)
         self._waiting: dict[bytes, dict[bytes, bytes]] = {}
+        self._taken = 0
 
-    def take(self, payload: bytes) -> None:
-        """The state is what it was, changed by ``payload``."""
+    def take(self, payloads: list[bytes]) -> None:
+        """The state is what it was, changed by ``payloads``."""
+        waiting = self._waiting
+        for payload in payloads:
+            if payload[0] != _SAFE:
+                self._take_other(payload)
+                continue
+            path = payload[_PATH_AT:]
+            directory, _, name = path.rpartition(b"/")
+            if not name or payload[1] not in _KINDS:
+                raise ValueError("no entry, or none of a known kind")
+            if directory in waiting:
+                waiting[directory][name] = payload[1:_PATH_AT]
+            else:
+                waiting[directory] = {name: payload[1:_PATH_AT]}
+            if self.state.unfinished:
+                self.state.unfinished.pop(path, None)
+        self._taken += len(payloads)
+        if self._taken >= _MOST_WAITING:
+            self.settle()
+
+    def _take_other(self, payload: bytes) -> None:
         tag = payload[0]
-        if tag == _SAFE:
-            self._safe(payload)
-        elif tag == _Tag.REMOVING:
+        if tag == _Tag.REMOVING:
             self._remove(payload[_PATH_AT:])
             self.state.unfinished[payload[_PATH_AT:]] = Entry.unpack(payload[1:_PATH_AT])
         elif tag == _Tag.REMOVED:
@@ -164,23 +181,12 @@ class _Reading:
         else:
             self._move(_Tag(tag), payload[1:])
 
-    def _safe(self, payload: bytes) -> None:
-        path = payload[_PATH_AT:]
-        directory, _, name = path.rpartition(b"/")
-        if not name or payload[1] not in _KINDS:
-            raise ValueError("no entry, or none of a known kind")
-        names = self._waiting.get(directory)
-        if names is None:
-            names = self._waiting[directory] = {}
-        names[name] = payload[1:_PATH_AT]
-        if self.state.unfinished:
-            self.state.unfinished.pop(path, None)
-
     def settle(self) -> None:
         """The index has what waited."""
         for directory, names in self._waiting.items():
             self.state.index.put_all(directory, names, held=True)
         self._waiting.clear()
+        self._taken = 0
 
     def _remove(self, path: bytes) -> None:
         if not path:

@@ -19,6 +19,7 @@ from sidecar.home.scan import Listing, Pruned, Scanner
 from sidecar.home.settle import Settle
 from sidecar.home.skips import Skips
 from sidecar.home.survey import Survey
+from sidecar.home.trail import Trail, watch_all
 from sidecar.home.watch import Watch, What
 from sidecar.outcome import Skipped
 from sidecar.sqlite.databases import Databases
@@ -60,6 +61,7 @@ class Finder:
         self._scanner, self._index, self._wake = scanner, index, wake
         self._changes = Changes()
         self._survey = Survey()
+        self._trail = Trail(home)
         self._walk: _Walk | None = None
         self._unseen: dict[bytes, int] = {}
         self.watch: Watch | None = None
@@ -155,23 +157,7 @@ class Finder:
         """Every directory is watched from now on. The files in them are counted, and looked at by the first walk."""
         self.watch = Watch(self)
         self._scanner.load_rules()
-        waiting = [b""]
-        while waiting:
-            directory = waiting.pop()
-            try:
-                fd = self._home.directory(directory)
-                self.watch.add(directory, fd)
-                names = self._scanner.read_names(directory)
-            except OSError:
-                continue  # the walk will say why
-            finally:
-                self._home.forget(directory or None)
-            if isinstance(names, Pruned):
-                self.watch.remove(directory)
-                continue
-            if names.files:
-                self._unseen[directory] = len(names.files)
-            waiting += names.directories
+        self._unseen = watch_all(self.watch, self._scanner, self._trail)
 
     @property
     def untold(self) -> int:

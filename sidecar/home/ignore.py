@@ -13,7 +13,7 @@ matches a file a core dump. No line brings back the mounts, ``Save``, leftovers 
 what is over the cap; and no line leaves out ``.persistignore``.
 
 The user is hostile: what would make us slow is refused as a whole, and what is no pattern is named and passed over.
-pathspec translates each name of a pattern; we match name by name, so that a directory knows what can match in it.
+pathspec translates the names of patterns; we match name by name, so that a directory knows what can match in it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
-
-from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from sidecar.entry import legible
 from sidecar.select import DEFAULTS, LINK_TO_PERSIST, NOT_OURS, SAVE_LINK, TIER
@@ -46,6 +44,8 @@ _SHOWN_CHARACTERS = 100
 _STARS = re.compile(rb"\*\*+")
 _BRACKETS = re.compile(rb"\\.|\[([!^]?\]?[^\]]*)\]", re.DOTALL)
 _WILD = re.compile(rb"[*?\[\\]")
+_ASKS_PATHSPEC = re.compile(rb"[?\[\\]")
+"""Stars and what means itself are all that we translate ourselves."""
 
 # How pathspec writes a pattern "/name/": its beginning, its end, and its star.
 _BEGINS, _ENDS, _STAR = b"^", b"(?P<ps_d>/)", b"[^/]*"
@@ -99,7 +99,7 @@ Thread = tuple[Line, int]
 class RulesHere:
     """What holds for the names in one directory."""
 
-    __slots__ = ("_fixed", "_lines", "_rules", "_threads", "brought_back", "left_out")
+    __slots__ = ("_fixed", "_is_plain", "_lines", "_rules", "_threads", "brought_back", "left_out")
 
     def __init__(
         self,
@@ -117,6 +117,7 @@ class RulesHere:
         """Why everything in it is left out but for what a line brings back; None for an ordinary directory."""
         self.brought_back = brought_back
         """Whether a ``!`` line matches the directory itself."""
+        self._is_plain = left_out is None and not threads and not self._fixed
 
     @property
     def is_closed(self) -> bool:
@@ -151,7 +152,7 @@ class RulesHere:
 
     def sift(self, names: Set[bytes]) -> dict[bytes, LeftOut]:
         """Those of ``names`` that ``leaves_out`` leaves out, and why. Costs little for the many no line speaks of."""
-        suspects: Iterable[bytes] = names
+        suspects: Set[bytes] = names
         if self._lines is None and self.left_out is None:
             suspects = self._rules.suspects(names) | (names & self._fixed.keys())
         return {name: left_out for name in suspects if (left_out := self.leaves_out(name)) is not None}
@@ -169,8 +170,8 @@ class RulesHere:
 
     def enter(self, name: bytes) -> RulesHere:
         """The directory ``name`` in it."""
-        if self.is_closed:
-            return self
+        if self.is_closed or (self._is_plain and not self._rules.may_speak_of(name)):
+            return self._rules.ordinary if self._is_plain else self
         left_out, brought_back = self.decide(name, is_directory=True)
         return self._rules.here(tuple(self._step(name)), left_out=left_out, brought_back=brought_back)
 
@@ -209,15 +210,16 @@ class Rules:
         self.anywhere = tuple(line for line in lines if line.is_anywhere)
         """Those that match a name at any depth, the last first."""
         self.ask_for_kind = any(line.only_directories for line in lines)
-        self._prepare_may_match()
         self.not_ours = tuple(beginning for beginning, _ in NOT_OURS)
+        self._prepare_may_match()
         self._not_ours = {beginning: LeftOut(reason, _ALWAYS) for beginning, reason in NOT_OURS}
         fixed: dict[bytes, LeftOut | None] = dict.fromkeys(mounts, LeftOut(TIER, _ALWAYS))
         fixed[SAVE_LINK] = LeftOut(LINK_TO_PERSIST, _ALWAYS)
         fixed[NAME] = None
         self.fixed: Mapping[bytes, LeftOut | None] = fixed
         """Names directly in the home of which no line decides."""
-        self._ordinary = RulesHere(self)
+        self.ordinary = RulesHere(self)
+        """A directory of which no line has said anything yet."""
         threads = [thread for line in lines if not line.is_anywhere for thread in _reached(line, 0)]
         self.home = RulesHere(self, tuple(threads), fixed=fixed)
 
@@ -231,6 +233,7 @@ class Rules:
             else:
                 globs.append(_translate(line.name))
         self._names, self._endings = frozenset(names), tuple(endings)
+        self._marks = (*(b"\0" + beginning for beginning in self.not_ours), *(ending + b"\0" for ending in endings))
         self._globs = _compile(b"|".join(globs)) if globs else None
 
     def here(self, threads: tuple[Thread, ...], *, left_out: LeftOut | None, brought_back: bool) -> RulesHere:
@@ -238,7 +241,7 @@ class Rules:
         if left_out is not None and not any(line.reaches_into(left_out) for line, _ in threads):
             threads = ()
         if left_out is None and not threads and not brought_back:
-            return self._ordinary
+            return self.ordinary
         return RulesHere(self, threads, left_out=left_out, brought_back=brought_back)
 
     def may_match(self, name: bytes) -> bool:
@@ -247,11 +250,19 @@ class Rules:
             return True
         return self._globs is not None and self._globs.match(name) is not None
 
+    def may_speak_of(self, name: bytes) -> bool:
+        """Whether ``may_match`` or ``why_not_ours`` speak of ``name``."""
+        return name.startswith(self.not_ours) or self.may_match(name)
+
     def suspects(self, names: Set[bytes]) -> set[bytes]:
-        """All of ``names`` that ``may_match`` or ``why_not_ours`` speak of."""
+        """All of ``names`` that ``may_speak_of`` holds for."""
         beginnings, endings, globs = self.not_ours, self._endings, self._globs
-        found = {name for name in names if name.endswith(endings) or name.startswith(beginnings)}
-        found.update(names & self._names)
+        found = set(names & self._names)
+        joined = b"\0%b\0" % b"\0".join(names)
+        for mark in self._marks:
+            if mark in joined:  # one look at all of them together, which is enough nearly always
+                found.update(name for name in names if name.endswith(endings) or name.startswith(beginnings))
+                break
         if globs is not None:
             found.update(filter(globs.match, names))
         return found
@@ -324,19 +335,27 @@ def _translate(name: bytes) -> bytes:
     brackets = [match[1] or b"" for match in _BRACKETS.finditer(name)]
     if any(b"\\" in inside or b"[:" in b"[" + inside for inside in brackets):
         raise ValueError("in brackets neither a backslash nor a class like [:digit:] is understood")
+    regex = _translate_wild(name) if _ASKS_PATHSPEC.search(name) else _STAR.join(map(re.escape, name.split(b"*")))
+    first, *others = regex.split(_STAR)
+    if not others:
+        return first
+    # Where a star is followed by another, the first place that fits is as good as any: no need to come back to it,
+    # and a name full of near misses costs no more than its length.
+    middle = b"".join(b"(?>" + _STAR + b"?" + part + b")" for part in others[:-1] if part)
+    return first + middle + _STAR + others[-1]
+
+
+def _translate_wild(name: bytes) -> bytes:
+    """The same by pathspec, which knows all of Git's wildcards."""
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern  # a megabyte that few homes have a use for
+
     try:
         regex, counts = GitIgnoreSpecPattern.pattern_to_regex(b"/" + name + b"/")
     except ValueError:
         raise ValueError("nothing follows its backslash") from None
     if regex is None or counts is None or not (regex.startswith(_BEGINS) and regex.endswith(_ENDS)):
         raise ValueError("a bracket is not closed")
-    first, *others = regex.removeprefix(_BEGINS).removesuffix(_ENDS).split(_STAR)
-    if not others:
-        return bytes(first)
-    # Where a star is followed by another, the first place that fits is as good as any: no need to come back to it,
-    # and a name full of near misses costs no more than its length.
-    middle = b"".join(b"(?>" + _STAR + b"?" + part + b")" for part in others[:-1] if part)
-    return bytes(first + middle + _STAR + others[-1])
+    return bytes(regex.removeprefix(_BEGINS).removesuffix(_ENDS))
 
 
 def _compile(regex: bytes) -> re.Pattern[bytes]:

@@ -156,6 +156,9 @@ class Scanner:
         return self._fs.lstat(name, at=self._home.directory(above))
 
     def _rules_in(self, directory: bytes) -> ignore.RulesHere:
+        above, _, name = directory.rpartition(b"/")
+        if self._known_rules.get(above) is self._rules.ordinary and directory not in self._by_content:
+            return self._rules.ordinary.enter(name)
         way = []
         while (here := self._known_rules.get(directory)) is None:
             way.append(directory)
@@ -206,17 +209,11 @@ class Scanner:
         visit = self._visit(directory)
         if isinstance(visit, Pruned):
             return visit
-        files: list[bytes] = []
-        for name, kind in self._fs.chosen_kinds(visit.fd, visit.choose):
-            if not kind:
-                continue  # a special file
-            is_directory = kind == stat.S_IFDIR
-            if visit.asks_for_kind and not visit.keeps(name, is_directory=is_directory):
-                continue
-            if is_directory:
-                visit.directories.append(visit.prefix + name)
-            else:
-                files.append(name)
+        files, directories = self._fs.chosen_by_kind(visit.fd, visit.choose)
+        if visit.asks_for_kind:
+            files = [name for name in files if visit.keeps(name, is_directory=False)]
+            directories = [name for name in directories if visit.keeps(name, is_directory=True)]
+        visit.directories += [visit.prefix + name for name in directories]
         return visit.pruned or Names(files, visit.directories)
 
     def _visit(self, directory: bytes) -> _Visit | Pruned:
@@ -232,11 +229,26 @@ class Scanner:
             self._by_content.pop(directory, None)
             raise
 
+    def is_all_saved(self, directory: bytes, here: ignore.RulesHere, names: frozenset[bytes]) -> bool:
+        """Whether nothing speaks of the ``names`` in ``directory``, where the rules are ``here``; False is not certain.
+
+        It is so nearly everywhere, and costs less than an answer for each name.
+        """
+        return (
+            here is self._rules.ordinary
+            and names.isdisjoint(select.MARKERS)
+            and not select.may_be_installed(directory)
+            and directory not in self._by_content
+            and not self._rules.suspects(names)
+        )
+
     def skip_content(self, directory: bytes, fd: int, names: Set[bytes]) -> str | None:
         """Why ``directory``, open as ``fd`` and with ``names`` in it, is left out for what is in it, or None."""
         reason = None
-        if directory and not self._rules_in(directory).brought_back:  # a home is never left out as a whole
+        if directory:  # a home is never left out as a whole
             reason = select.skip_directory(names, lambda name: self._head(fd, name)) or self._installed(directory)
+            if reason is not None and self._rules_in(directory).brought_back:
+                reason = None
         if reason != self._by_content.get(directory):
             if reason is None:
                 del self._by_content[directory]
@@ -280,6 +292,8 @@ class _Visit:
     def choose(self, names: Collection[bytes]) -> Iterable[bytes]:
         """Those of ``names`` that are not left out by their names alone; none where the directory is pruned."""
         self.names = frozenset(names)
+        if self._scanner.is_all_saved(self._directory, self._here, self.names):
+            return names
         if self._here.left_out is None:
             reason = self._scanner.skip_content(self._directory, self.fd, self.names)
             if reason is not None:

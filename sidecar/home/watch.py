@@ -11,22 +11,15 @@ import errno
 import itertools
 import logging
 import os
-import shutil
-import tempfile
 import threading
+from contextlib import suppress
 from enum import Flag, auto
 from typing import Protocol
 
-from watchdog.observers.inotify_c import (
-    CallbackId,
-    InotifyConstants,
-    InotifyEvent,
-    InotifyFD,
-    Mask,
-    WatchDescriptor,
-)
+from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, Mask, WatchDescriptor
 
 from sidecar.entry import join
+from sidecar.home.inotify import Inotify
 
 log = logging.getLogger(__name__)
 
@@ -81,24 +74,23 @@ class Watch:
         self._departed: tuple[int, bytes] = (0, b"")
         """The cookie and the old path of the directory that was last moved away."""
         self._lock = threading.Lock()
-        self._ids = itertools.count()
         self._path_of: dict[WatchDescriptor, bytes] = {}
-        self._watch_of: dict[bytes, tuple[WatchDescriptor, CallbackId]] = {}
+        self._watch_of: dict[bytes, WatchDescriptor] = {}
         self.overflows = 0
         self.limit_reached = False
         self._inotify = self._open()
         self._barrier = _Barrier.of(self._inotify)
+        if self._inotify is not None:
+            self._inotify.start()
 
-    def _open(self) -> InotifyFD | None:
+    def _open(self) -> Inotify | None:
         try:
-            inotify = InotifyFD()
+            return Inotify(self._hear)
         except OSError as error:
             if error.errno not in _LIMITS:
                 raise
             self._reach_limit(error)
             return None
-        inotify.start()
-        return inotify
 
     def _reach_limit(self, error: OSError) -> None:
         if not self.limit_reached:
@@ -123,44 +115,60 @@ class Watch:
         if self._inotify is None:
             return False
         with self._lock:
-            id_ = CallbackId(next(self._ids))
             try:
                 # By descriptor: no link planted meanwhile can divert it, and no path is too long.
-                descriptor = self._inotify.add_callback(b"/proc/self/fd/%d" % directory_fd, _MASK, self, id_)
+                watch = self._inotify.watch(b"/proc/self/fd/%d" % directory_fd, _MASK)
             except OSError as error:
+                if error.errno == errno.EACCES:
+                    return False
                 if error.errno not in _LIMITS:
                     raise
                 self._reach_limit(error)
                 return False
-            if descriptor < 0:  # EACCES, which watchdog does not raise
-                return False
-            known_as = self._path_of.get(descriptor)
+            known_as = self._path_of.get(watch)
             if known_as == path:
-                self._inotify.remove_callbacks([(descriptor, id_)])
                 return True
             if known_as is not None:  # the same directory under its old name
-                self._inotify.remove_callbacks([self._watch_of.pop(known_as)])
+                del self._watch_of[known_as]
             replaced = self._watch_of.pop(path, None)
             if replaced is not None:  # another directory, that was moved away from here
-                self._path_of.pop(replaced[0], None)
-                self._inotify.remove_callbacks([replaced])
-            self._path_of[descriptor] = path
-            self._watch_of[path] = (descriptor, id_)
+                del self._path_of[replaced]
+                self._inotify.end(replaced)
+            self._path_of[watch] = path
+            self._watch_of[path] = watch
             return True
 
     def remove(self, path: bytes) -> None:
         """Neither ``path`` nor anything below it is watched any more."""
         inside = path + b"/"
         with self._lock:
-            gone = [known for known in self._watch_of if known == path or known.startswith(inside)]
-            watches = [self._watch_of.pop(known) for known in gone]
-            for descriptor, _ in watches:
-                self._path_of.pop(descriptor, None)
-            if self._inotify is not None and watches:
-                self._inotify.remove_callbacks(watches)
+            for known in [each for each in self._watch_of if each == path or each.startswith(inside)]:
+                watch = self._watch_of.pop(known)
+                del self._path_of[watch]
+                if self._inotify is not None:
+                    self._inotify.end(watch)
 
-    def on_event(self, event: InotifyEvent) -> None:
-        """Called by watchdog for each event."""
+    def _hear(self, event: InotifyEvent) -> None:
+        """Called on the thread of the watch, for each event."""
+        if event.is_queue_overflow:
+            log.warning("events were lost: the scan finds what they told of")
+            self.overflows += 1
+            self._listener.overflowed()
+        elif self._barrier is not None and event.wd == self._barrier.watch:
+            self._barrier.hear(event)
+        elif event.is_ignored:
+            self._end(event.wd)
+        else:
+            self._tell(event)
+
+    def _end(self, watch: WatchDescriptor) -> None:
+        """The directory of ``watch`` is gone, and its watch with it."""
+        with self._lock:
+            path = self._path_of.pop(watch, None)
+            if path is not None:
+                del self._watch_of[path]
+
+    def _tell(self, event: InotifyEvent) -> None:
         with self._lock:
             directory = self._path_of.get(event.wd)
         if directory is None or not event.name:
@@ -183,18 +191,6 @@ class Watch:
             what = What.WRITTEN if mask & InotifyConstants.IN_MODIFY else What.CHANGED
         self._listener.changed(path, what)
 
-    def on_watch_deleted(self, wd: WatchDescriptor) -> None:
-        """Called by watchdog when the watched directory is gone."""
-        with self._lock:
-            path = self._path_of.pop(wd, None)
-            if path is not None:
-                self._watch_of.pop(path, None)
-
-    def on_queue_overflow(self) -> None:
-        """Called by watchdog when the kernel dropped events."""
-        self.overflows += 1
-        self._listener.overflowed()
-
     def catch_up(self, timeout_s: float) -> bool:
         """Whether every event of a change made before this call has been delivered."""
         return self._barrier is not None and self._barrier.passed(timeout_s)
@@ -211,28 +207,29 @@ class Watch:
 class _Barrier:
     """An event of our own, in a directory of our own: the queue is first in, first out."""
 
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
+    def __init__(self, directory: bytes, watch: WatchDescriptor) -> None:
+        self._directory, self.watch = directory, watch
         self._names = itertools.count()
         self._seen: dict[bytes, threading.Event] = {}
 
     @classmethod
-    def of(cls, inotify: InotifyFD | None) -> _Barrier | None:
+    def of(cls, inotify: Inotify | None) -> _Barrier | None:
         if inotify is None:
             return None
+        # What tempfile would do, for a name that nobody can guess; it would import a megabyte for it.
+        above = os.fsencode(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108  the directory below is 0700 and new
+        directory = os.path.join(above, b"jupyterhub-sidecar-%b" % os.urandom(8).hex().encode())
         try:
-            barrier = cls(tempfile.mkdtemp(prefix="jupyterhub-sidecar-"))
-            directory = os.fsencode(barrier._directory)
-            inotify.add_callback(directory, InotifyConstants.IN_CREATE, barrier, CallbackId(0))
+            os.mkdir(directory, 0o700)
+            return cls(directory, inotify.watch(directory, InotifyConstants.IN_CREATE))
         except OSError as error:
             log.warning("no barrier for events (%s): the end relies on the events already delivered", error)
             return None
-        return barrier
 
     def passed(self, timeout_s: float) -> bool:
         name = b"%d" % next(self._names)
         seen = self._seen[name] = threading.Event()
-        path = os.path.join(os.fsencode(self._directory), name)
+        path = os.path.join(self._directory, name)
         try:
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
             os.unlink(path)
@@ -242,16 +239,12 @@ class _Barrier:
         finally:
             del self._seen[name]
 
-    def on_event(self, event: InotifyEvent) -> None:
+    def hear(self, event: InotifyEvent) -> None:
+        """Called on the thread of the watch, for each event of the directory."""
         seen = self._seen.get(event.name)
         if seen is not None:
             seen.set()
 
-    def on_watch_deleted(self, wd: WatchDescriptor) -> None:
-        """Nothing to do: the directory goes only in ``close``."""
-
-    def on_queue_overflow(self) -> None:
-        """A lost event of ours only makes the wait time out."""
-
     def close(self) -> None:
-        shutil.rmtree(self._directory, ignore_errors=True)
+        with suppress(OSError):
+            os.rmdir(self._directory)

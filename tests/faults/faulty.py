@@ -45,7 +45,7 @@ _WRITING = frozenset(
     {"write", "copy_range", "fsync", "sync_file_system", "truncate", "rename", "link", "symlink", "mkdir"}
     | {"open_unnamed", "link_unnamed"}
 )
-_GENERATORS = frozenset({"entries", "chosen", "chosen_kinds"})
+_GENERATORS = frozenset({"entries", "chosen"})
 """Their work is done while somebody iterates: after the call is before the work."""
 
 

@@ -43,12 +43,12 @@ class _Watched(FileSystem):
             self.touched.add(name)
             yield name, status
 
-    def chosen_kinds(
+    def chosen_by_kind(
         self, fd: int, choose: Callable[[Collection[bytes]], Iterable[bytes]]
-    ) -> Iterator[tuple[bytes, int]]:
-        for name, kind in super().chosen_kinds(fd, choose):
-            self.touched.add(name)
-            yield name, kind
+    ) -> tuple[list[bytes], list[bytes]]:
+        files, directories = super().chosen_by_kind(fd, choose)
+        self.touched.update(files, directories)
+        return files, directories
 
 
 @pytest.fixture
