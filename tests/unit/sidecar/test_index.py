@@ -301,3 +301,14 @@ def test_a_directory_moves_only_to_a_free_place(new: bytes) -> None:
     index.move(b"unknown", new)
     index.move(b"old", b"old")
     _assert_same(index, model)
+
+
+def test_what_is_not_held_is_found_among_much_that_is() -> None:
+    index = Index()
+    for number in range(300):
+        index.put(b"d%d/held" % (number % 7), Entry(Kind.FILE, 0o600, 1, 2, 3, 4, 5), held=True)
+    lost = Entry(Kind.FILE, 0o600, 6, 7, 0, 0, 8)
+    index.put(b"d3/lost", lost, held=False)
+    index.put(b"elsewhere/lost", lost, held=False)
+    assert dict(index.packed_items(held=False)) == {b"d3/lost": lost.pack(), b"elsewhere/lost": lost.pack()}
+    assert len(dict(index.packed_items(held=True))) == 7
