@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 _DRAIN_FILES_PER_S, _DRAIN_BYTES_PER_S = 1000, 50 << 20
 """With more than this to save at the end what is owed is written down before it is begun: later may be too late."""
 _DRAIN_ROUNDS = 4
-_DRAIN_SCANS = 2
-"""Events may be lost while the first one goes on."""
+_DRAIN_SCANS = 3
+"""Events may be lost, or heard to be lost, while one goes on, and while what it found is saved."""
 _BULK = 1000
 """More changes than this at once are a mass, and whatever changes after them goes first."""
 _PLANNED = 2048
@@ -352,13 +352,14 @@ class Engine:
         if len(self.saver) > _DRAIN_FILES_PER_S * left_s or self.saver.owed_bytes > _DRAIN_BYTES_PER_S * left_s:
             self._write_left_behind("was still being saved when the process ended")
         for _ in range(_DRAIN_SCANS):
-            if self.finder.scanned:
+            if not self.finder.scanned:
+                if not self.finder.is_walking:
+                    self.finder.begin_walk()
+                # What is known already is saved first: it is fresh, and what is found comes in a mass.
+                self._scan(out_of_time)
+            self._save_waiting(out_of_time)
+            if self.finder.scanned or out_of_time():
                 break
-            if not self.finder.is_walking:
-                self.finder.begin_walk()
-            # What is known already is saved first: it is fresh, and what is found comes in a mass.
-            self._scan(out_of_time)
-        self._save_waiting(out_of_time)
         return self.close_books(late=out_of_time())
 
     def close_books(self, *, late: bool) -> int:

@@ -30,8 +30,14 @@ def _fill(home: Path, count: int = FILES) -> None:
 
 
 def _porters(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(word) for word in children if b"porter_process" in Path(f"/proc/{word}/cmdline").read_bytes()]
+    """Children of ``pid``, or of its children: the engine is one itself."""
+    found = []
+    for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        if b"porter_process" in Path(f"/proc/{child}/cmdline").read_bytes():
+            found.append(child)
+        else:
+            found += _porters(child)
+    return found
 
 
 def _same(place: Place) -> bool:
