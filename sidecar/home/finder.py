@@ -27,6 +27,9 @@ from sidecar.sqlite.databases import Databases
 _SCAN_SHARE = 0.004
 """The share of one core that the periodic walk may take: a large home is walked less often (FACTS 3)."""
 
+_WALK_PATH_S = 10e-6
+"""What a walk takes for every path, measured; for the interval before the first walk over what is there now."""
+
 _SLICE_S = 0.05
 """A walk pauses after so long, for what is fresh."""
 
@@ -180,6 +183,10 @@ class Finder:
 
     def walk_due(self, now_s: float, saving: int) -> bool:
         """Whether ``walk`` has something to do while ``saving`` paths wait to be saved."""
+        if self._walk is None and self.scanned:
+            # The home may have grown since the last walk, which took less time than the next one will.
+            pause_s = len(self._index) * _WALK_PATH_S / _SCAN_SHARE
+            self.next_scan_s = max(self.next_scan_s, self._scan_ended_s + pause_s)
         return (self._walk is not None or now_s >= self.next_scan_s) and len(self.backlog) + saving < _ENOUGH
 
     def walk(self) -> None:

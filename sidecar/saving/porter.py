@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 WORTHWHILE = 512
 """Fewer files than this are staged sooner than a process starts."""
 
-_IDLE_S = 3.0
+_IDLE_S = 1.0
 
 Copied = Staged | Vanished | ChangedWhileReading | Skipped | Failed
 File = tuple[bytes, Wanted]
