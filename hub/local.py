@@ -113,7 +113,7 @@ class LocalSpawner(SidecarSpawner):
         if self.granted is None:
             raise AssertionError("a server needs a decision first")
         self._local = LocalServer(
-            local_plan(self.granted, self.directories, self.policy),
+            local_plan(self.granted, self.directories, self.policy, user=self.user.name),
             self._programs(),
             say=self._say,
             log=_ServerLog(logging.getLogger("hub"), {"server": self._log_name}),

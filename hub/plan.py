@@ -76,8 +76,8 @@ def local_directories(data: str, user: str, server: str) -> Directories:
     )
 
 
-def local_plan(decision: Decision, directories: Directories, policy: Policy) -> Plan:
-    """The plan for ``decision`` on one machine."""
+def local_plan(decision: Decision, directories: Directories, policy: Policy, *, user: str) -> Plan:
+    """The plan for ``decision`` on one machine, where ``user`` is who they are."""
     sidecar = Settings(
         home=directories.home,
         persist=directories.persist,
@@ -85,6 +85,7 @@ def local_plan(decision: Decision, directories: Directories, policy: Policy) -> 
         grace_s=min(LOCAL_GRACE_S, float(policy.storage.grace_s)),
         require_mount=False,
         restore=policy.storage.restore == "auto",
+        owner=user,
         gpu_report=directories.gpu_report,
     )
     return Plan(

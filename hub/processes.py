@@ -32,6 +32,11 @@ class Process:
     pid: int
     birth: str
 
+    @property
+    def age_key(self) -> tuple[int, int]:
+        """Sorts the oldest first."""
+        return int(self.birth.rpartition("/")[2]), self.pid
+
     def alive(self) -> bool:
         """Whether it still runs; a zombie does not."""
         return identify(self.pid) == self

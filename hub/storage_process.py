@@ -52,8 +52,8 @@ class StorageProcess:
         return bool(found)
 
     def leftovers(self) -> list[Child]:
-        """The processes of this server's sidecar, whoever started them; the oldest first."""
-        return [Child(process) for process in sorted(marked(self._mark), key=lambda process: process.pid)]
+        """The processes of this server's sidecar, whoever started them; the oldest, which started the others, first."""
+        return [Child(process) for process in sorted(marked(self._mark), key=lambda process: process.age_key)]
 
     @property
     def running(self) -> bool:

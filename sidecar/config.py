@@ -20,6 +20,8 @@ DEFAULT_SERVER = "default"
 
 POD_RUN_DIRECTORY = "/run/jupyterhub-sidecar"
 
+_RESERVED = frozenset({"format.json"})
+
 # With a Service called "sidecar" in the namespace the kubelet sets these in every container.
 _SERVICE_LINK = re.compile(r"SIDECAR_(SERVICE_HOST|SERVICE_PORT.*|PORT(_.*)?)\Z")
 
@@ -142,6 +144,8 @@ def _problems(settings: Settings) -> list[str]:
             found.append(f"{name} must be an absolute path, not {value!r}")
     if not is_component(settings.server):
         found.append(f"server must be one path component of at most 255 bytes, not {settings.server!r}")
+    if settings.server in _RESERVED:
+        found.append(f"server cannot be {settings.server!r}: a file of ours on Persist has that name")
     found += [
         f"mount {name!r} must be one path component without a colon"
         for name in settings.mounts

@@ -48,7 +48,7 @@ class Bench:
     @property
     def plan(self) -> Plan:
         decision = Decision(profile="p", image="a:1", size=Size(millicpu=1000, memory_bytes=1, gpus=self.gpus))
-        plan = local_plan(decision, local_directories(str(self.tmp / "data"), "ada", ""), load_policy())
+        plan = local_plan(decision, local_directories(str(self.tmp / "data"), "ada", ""), load_policy(), user="ada")
         return replace(plan, block_on_gpu=self.block)
 
     def server(self) -> LocalServer:
