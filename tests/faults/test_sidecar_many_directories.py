@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.faults.recording import Record, RecordingFileSystem
 from tests.faults.scene import STATE, Backup, Scene, Story, become, read, save
 
 _DIRECTORIES = 30
+_FOR_US = 110
 _STORY = Story(
     {
         **{f"d{n}/replaced": b"old %d" % n for n in range(_DIRECTORIES)},
@@ -32,7 +34,8 @@ _STORY = Story(
 @pytest.fixture
 def _few_descriptors() -> Iterator[None]:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (128, limits[1]))
+    others = len(os.listdir("/proc/self/fd"))  # of whoever runs the tests, who may have left something open
+    resource.setrlimit(resource.RLIMIT_NOFILE, (others + _FOR_US, limits[1]))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
