@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from typing import NoReturn
 
-from sidecar.line import Line, Supervised
+from sidecar.line import Supervised
 from sidecar.signals import Signals
 
 
@@ -23,14 +23,14 @@ def main() -> None:
     signals.install()
     from sidecar.supervisor import Supervisor
 
-    _leave(Supervisor(signals, lambda line: _engine(signals, line)).run())
+    _leave(Supervisor(signals, lambda line, is_first: _engine(Supervised(signals, line, is_first=is_first))).run())
 
 
-def _engine(signals: Signals, line: Line) -> NoReturn:
+def _engine(supervised: Supervised) -> NoReturn:
     try:
         from sidecar.cli import cli
 
-        cli(obj=Supervised(signals, line))
+        cli(obj=supervised)
     except SystemExit as end:
         _leave(end.code if isinstance(end.code, int) else 1)
     except Exception:  # noqa: BLE001  the outermost place

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import NamedTuple
@@ -72,16 +73,19 @@ class Archive:
         """Raises ``OSError``, ``PersistForeign``, and ``PersistMissing`` where there is no backup at all."""
         self._fs = fs
         self.layout = Layout(fs, clock, settings)
-        if not self.layout.check_format():
-            raise PersistMissing(f"there is no backup on the Persist at {settings.persist}")
         self._tiers = frozenset(os.fsencode(name) for name in settings.mounts)
         self._mirror = mirror_of(self.layout.server)
         self._versions = state_of(self.layout.server) + b"/versions"
         self.session = b""
         """Whose home the last records are of; empty where only the mirror can tell what there is."""
-        self.index = self._read_index()
-        # After the index: a move that the index does not know yet does no harm, one that only the index knows does.
-        self._places = PathHistory(Moves(fs, self._state()).read())
+        with ExitStack() as on_failure:
+            on_failure.callback(self.close)
+            if not self.layout.check_format():
+                raise PersistMissing(f"there is no backup on the Persist at {settings.persist}")
+            self.index = self._read_index()
+            # After the index: a move that the index does not know yet does no harm, one that only the index knows does.
+            self._places = PathHistory(Moves(fs, self._state()).read())
+            on_failure.pop_all()
 
     def _state(self) -> int:
         return self.layout.root.directory(state_of(self.layout.server))

@@ -22,7 +22,7 @@ from sidecar.errors import SidecarError, UsageError, WriterActive
 from sidecar.fsops import FileSystem, Tree
 from sidecar.line import Supervised
 from sidecar.restore import Kept, Restored, Restorer, Result, Wanted, in_order
-from sidecar.server import ask, ask_patiently
+from sidecar.server import ask_patiently
 from sidecar.status import path_fields, silent, size_text, stopped, summary
 
 _STATUS_WAIT_S = 1.0  # the promise is 2 s, and the interpreter needs its own time to start
@@ -96,7 +96,7 @@ def run(settings: Settings) -> int:
 
     supervised = click.get_current_context().find_object(Supervised)
     assert supervised is not None  # ``main`` starts this command below a supervisor
-    return live(settings, supervised.signals, FileSystem(), Clock(), supervised.line)
+    return live(settings, supervised, FileSystem(), Clock())
 
 
 @cli.command(epilog=_EXIT_CODES)
@@ -114,12 +114,16 @@ def backup(settings: Settings, accept_deletions: bool) -> int:
         raise WriterActive("the running sidecar does not answer") from error
     if not running:
         return back_up_once(settings, FileSystem(), Clock(), accept_deletions=accept_deletions)
-    reply = ask(settings.socket_path, {"op": "flush", "accept_deletions": accept_deletions}, 24 * 3600.0)
+    # One that is started again meanwhile is asked again.
+    reply = ask_patiently(settings.socket_path, {"op": "flush", "accept_deletions": accept_deletions}, 24 * 3600.0)
     if reply is None:
         raise SidecarError("the running sidecar ended before it answered")
     if reply.get("persist") not in ("ok", "full"):
         click.echo(f"sidecar: Persist is {reply.get('persist')}", err=True)
         return errors.EXIT_PERSIST
+    if not reply.get("complete") and not reply.get("unsaved"):
+        click.echo("sidecar: it ended before everything was looked at", err=True)
+        return errors.EXIT_UNSAVED
     if reply.get("unsaved") or reply.get("brake"):
         click.echo(f"sidecar: {reply.get('unsaved')} files could not be saved; sidecar status names them", err=True)
         return errors.EXIT_UNSAVED

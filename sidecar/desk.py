@@ -19,6 +19,10 @@ _DEGRADES = {"hung", "missing"}
 _CAN_DEGRADE = {"starting", "restoring", "watching"}
 
 
+_STILL_THERE_S = 1.0
+"""So often somebody who waits is looked for."""
+
+
 @dataclass
 class Request:
     """Somebody waits until everything is safe, unless he ``is_gone``."""
@@ -50,7 +54,9 @@ class Desk:
         waiting = Request(request.get("accept_deletions") is True, is_gone)
         self.requests.append(waiting)
         self._signals.wake()
-        waiting.done.wait()
+        while not waiting.done.wait(_STILL_THERE_S):
+            if is_gone():
+                return {}
         return waiting.reply
 
     def current(self) -> Status:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import islice
 
 from sidecar import errors
@@ -16,7 +16,7 @@ from sidecar.backup.tenancy import Tenancy
 from sidecar.clock import Clock, iso
 from sidecar.config import Settings
 from sidecar.crew import Crew
-from sidecar.entry import legible
+from sidecar.entry import Entry, Kind, legible
 from sidecar.errors import UsageError
 from sidecar.fsops import DestinationError, FileSystem, Tree
 from sidecar.home import ignore
@@ -40,6 +40,7 @@ _DRAIN_SCANS = 3
 """Events may be lost, or heard to be lost, while one goes on, and while what it found is saved."""
 _BULK = 1000
 """More changes than this at once are a mass, and whatever changes after them goes first."""
+_GLANCES = 5
 _PLANNED = 2048
 """As many paths of the backlog are looked at in one turn: it must not hold up what is fresh."""
 _ROOM = 3 * _PLANNED
@@ -68,7 +69,7 @@ class Engine:
         tenancy: Tenancy | None = None,
     ) -> None:
         """Raises ``UsageError`` where there is no home, ``PersistError`` where Persist cannot be used."""
-        self._fs, self._clock, self._settings = fs, clock, settings
+        self._fs, self._clock, self._settings, self._tenancy = fs, clock, settings, tenancy
         try:
             self.home = Tree.at(fs, settings.home)
         except OSError as error:
@@ -82,6 +83,7 @@ class Engine:
             make_save_link(fs, self.home.directory(b""), settings)
             self.store.begin_session(session_of(fs, self.home.directory(b""), clock))
             listed = left_behind.read(fs, self.store.place.state_fd)
+            left_behind.take_ballast(fs, self.store.place.state_fd)
             on_failure.pop_all()
         mounts = frozenset(os.fsencode(name) for name in settings.mounts)
         self.scanner = Scanner(fs, self.home, mounts, settings.max_file_bytes)
@@ -124,6 +126,21 @@ class Engine:
         self._late: dict[bytes, str] = {}
         """What was not safe when the time was up."""
         self._look_next_s = clock.monotonic()
+
+    def hold(self, back: Sequence[tuple[bytes, Entry]]) -> None:
+        """``back``, which came back when nothing could be written down, counts as held by this home.
+
+        What of it is missing was deleted since. Only where the mirror still has what came back. Raises
+        ``PersistError``.
+        """
+        with persist_errors(self._settings):
+            self.store.record([(path, entry) for path, entry in back if self._is_in_mirror(path, entry)])
+
+    def _is_in_mirror(self, path: bytes, entry: Entry) -> bool:
+        known = self.store.index.get(path)
+        if known is None or self.store.index.is_held(path) or known.kind is not entry.kind:
+            return False
+        return known.kind is Kind.DIRECTORY or (known.size, known.mtime_ns) == (entry.size, entry.mtime_ns)
 
     def recover(self, cancelled: Callable[[], bool], progress: Callable[[int, int], None]) -> None:
         """The home has what the mirror has. Raises ``PersistError``."""
@@ -200,13 +217,15 @@ class Engine:
             except DestinationError as error:
                 self.trouble.begin(error)
 
-    def _look_at_place(self) -> None:
-        """The backup lies where everybody looks for it; if it was taken away, everything waits to be saved again."""
-        if self.store.ensure_in_place():
+    def _look_at_place(self) -> bool:
+        """Whether the backup was taken away. Then it has a place again, and everything waits to be saved once more."""
+        was_taken_away = self.store.ensure_in_place()
+        if was_taken_away:
             log.error("the backup was taken away from Persist: everything is saved again")
             self.saver.start_anew()
             self.finder.scan()
         self._look_next_s = self._clock.monotonic() + _LOOK_EVERY_S
+        return was_taken_away
 
     def _note_room(self) -> None:
         """Asked after saving only, and seldom: an idle sidecar leaves Persist alone."""
@@ -216,9 +235,12 @@ class Engine:
             self._room_next_s = now_s + _LOOK_EVERY_S
 
     def _doubt_mirror(self) -> None:
-        """Before success is claimed. Where the user can reach the mirror, every file in it is looked at too."""
+        """Before success is claimed. Where others can reach the mirror, every file in it is looked at too.
+
+        The user, where it is no mount of its own; or one whose lease we took while he hung in the middle of a call.
+        """
         self._look_next_s = self._clock.monotonic()
-        if self._settings.require_mount:
+        if self._settings.require_mount and not (self._tenancy and self._tenancy.may_have_company):
             return
         try:
             missing = self.store.forget_missing()
@@ -253,13 +275,8 @@ class Engine:
         """Whether nothing that changed waits, or is being saved."""
         return not (self.finder.untold or self.finder.settle or self.finder.backlog or len(self.saver))
 
-    @property
-    def working_since_s(self) -> float | None:
-        """Since when there is always something to save, on the monotonic clock; for any thread."""
-        return self.overview.queued_since_s
-
-    def flush(self, *, catch_up_s: float, out_of_time: Callable[[], bool], accept_deletions: bool = False) -> None:
-        """Everything that changed before the call is safe or accounted for, unless time runs out.
+    def flush(self, *, catch_up_s: float, out_of_time: Callable[[], bool], accept_deletions: bool = False) -> bool:
+        """Everything that changed before the call is safe or accounted for; False where time ran out.
 
         The scan is the truth: it is part of this, where it is no part of ``drain``.
         """
@@ -268,11 +285,28 @@ class Engine:
         self.finder.begin_walk()
         self._scan(out_of_time)
         self._save_waiting(out_of_time)
+        if not self._is_still_ours():
+            self._save_waiting(out_of_time)
         if accept_deletions and self.saver.braked:
             try:
                 self.saver.accept_deletions()
             except DestinationError as error:
                 self.trouble.begin(error)
+        return self.finder.scanned and not out_of_time()
+
+    def _is_still_ours(self) -> bool:
+        """Before anybody is told that all is safe: we have the lease, and the backup lies where everybody looks for it.
+
+        False where it did not, or nobody can tell; then everything waits to be saved again. Raises ``Fenced``.
+        """
+        try:
+            if (hindrance := self.hindrance()) is not None:
+                raise hindrance
+            self.store.check_lease()
+            return not self._look_at_place()
+        except DestinationError as error:
+            self.trouble.begin(error)
+            return False
 
     def flush_now(self, out_of_time: Callable[[], bool]) -> None:
         """What events have told of so far is safe or accounted for, settled or not."""
@@ -358,7 +392,7 @@ class Engine:
                 # What is known already is saved first: it is fresh, and what is found comes in a mass.
                 self._scan(out_of_time)
             self._save_waiting(out_of_time)
-            if self.finder.scanned or out_of_time():
+            if out_of_time() or (self._is_still_ours() and self.finder.scanned):
                 break
         return self.close_books(late=out_of_time())
 
@@ -366,6 +400,7 @@ class Engine:
         """What could not be saved is listed durably; the exit code that says whether there is anything."""
         unsaved = {**self._late, **self.unsaved()}
         if not unsaved and not self.saver.braked and not self.trouble and self.finder.scanned:
+            self.store.check_lease()
             try:
                 left_behind.clear(self._fs, self.store.place.state_fd)
             except DestinationError as error:
@@ -395,12 +430,11 @@ class Engine:
 
         For another thread than the engine's, which is asleep in the kernel.
         """
-        while True:
-            try:
+        for _ in range(_GLANCES):
+            # The engine may wake up, and change what is being looked at.
+            with suppress(RuntimeError, KeyError):
                 self._late = dict.fromkeys(self.unsaved(), "was not safe when the time was up")
-            except RuntimeError:  # the engine has woken up, and changed what was being looked at
-                continue
-            return
+                return
 
     def unsaved(self) -> dict[bytes, str]:
         """Every path that should be safe and is not, with why; the most important first."""
@@ -410,6 +444,10 @@ class Engine:
         reasons.update(self.saver.books.failed)
         reasons.update(self.finder.unreadable)
         return reasons
+
+    def count_unsaved(self) -> int:
+        """How many files are not safe, or were not even looked at."""
+        return len(self.unsaved()) + self.finder.unseen
 
     def _write_left_behind(self, reason: str) -> None:
         unsaved = {**self._late, **self.unsaved()}
@@ -422,6 +460,7 @@ class Engine:
             "files": [{**path_fields(path), "reason": why or reason} for path, why in listed],
         }
         try:
+            self.store.check_lease()
             left_behind.write(self._fs, self.store.place.state_fd, document)
         except DestinationError as error:
             log.error("the list of what is left behind could not be written: %s", error)  # noqa: TRY400  the trace tells nothing

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import resource
 import select
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from sidecar import errors
@@ -18,13 +20,13 @@ from sidecar.clock import Clock
 from sidecar.config import Settings
 from sidecar.desk import Desk, Request
 from sidecar.engine import Engine
-from sidecar.errors import Fenced, LeaseHeld, PersistError, PersistUnwell
+from sidecar.entry import Entry, Kind
+from sidecar.errors import Fenced, LeaseHeld, PersistError, PersistForeign, PersistMissing, PersistUnwell
 from sidecar.farewell import Farewell
 from sidecar.fsops import DestinationError, FileSystem
-from sidecar.line import Line
-from sidecar.retrieval import bring_back
+from sidecar.line import Supervised
+from sidecar.retrieval import bring_back, count_files
 from sidecar.server import answering, only_writer
-from sidecar.signals import Signals
 from sidecar.supervisor import EXIT_AGAIN
 from sidecar.trouble import Trouble
 from sidecar.watchman import Watchman
@@ -37,6 +39,8 @@ _PATIENCE_S = 30.0
 """For so long a single backup tries a Persist that does not work."""
 _TELL_EVERY_S = 0.5
 """So often the status is told anew while something takes long."""
+_COUNT_EVERY_S = 60.0
+"""A home that nobody watches is counted so often: it costs a look at every directory."""
 _FIRST_LOOK_S, _LOOK_EVERY_S = 0.1, 3.0
 """Between two looks at the lease that somebody else holds: he may just be ending."""
 _QUIET_S, _QUIET_LOOK_S, _DRAIN_SHARE = 3.0, 0.05, 0.3
@@ -45,17 +49,27 @@ _LOCK_WAIT_S = 3.0
 """For an engine whose supervisor was killed to be gone too."""
 
 
-def run(settings: Settings, signals: Signals, fs: FileSystem, clock: Clock, line: Line) -> int:
+def run(settings: Settings, supervised: Supervised, fs: FileSystem, clock: Clock) -> int:
     """Keep ``settings.home`` safe until a signal ends it; the exit code says whether everything is.
 
     Raises ``PersistError`` where Persist cannot be used (nothing was written then) and ``UsageError``.
     """
-    check_mounted(settings)
+    if supervised.is_first:
+        check_mounted(settings)
     _raise_descriptor_limit()
-    with only_writer(settings.socket_path, _LOCK_WAIT_S):
-        desk = Desk(fs, clock, settings, signals)
+    with only_writer(settings.socket_path, _LOCK_WAIT_S, insist=not supervised.is_first) as let_others_come:
+        desk = Desk(fs, clock, settings, supervised.signals)
         with answering(settings.socket_path, desk.answer):
-            return _Life(settings, signals, fs=fs, clock=clock, desk=desk, line=line).live()
+            life = _Life(settings, supervised, fs=fs, clock=clock, desk=desk)
+            life.on_abandoned = lambda: _leave_place(settings, let_others_come)
+            return life.live()
+
+
+def _leave_place(settings: Settings, unlock: Callable[[], None]) -> None:
+    """The next sidecar may come, and whoever asks is not answered by one that is over."""
+    with suppress(OSError):
+        os.unlink(settings.socket_path)
+    unlock()
 
 
 def back_up_once(settings: Settings, fs: FileSystem, clock: Clock, *, accept_deletions: bool) -> int:
@@ -91,16 +105,24 @@ def _raise_descriptor_limit() -> None:
 class _Life:
     """One run, from the first look at Persist to the exit code."""
 
-    def __init__(
-        self, settings: Settings, signals: Signals, *, fs: FileSystem, clock: Clock, desk: Desk, line: Line
-    ) -> None:
-        self._settings, self._signals, self._fs, self._clock, self._desk = settings, signals, fs, clock, desk
-        self._watchman = desk.watchman = Watchman(clock, settings, signals, line, on_late=self._say_late)
+    def __init__(self, settings: Settings, supervised: Supervised, *, fs: FileSystem, clock: Clock, desk: Desk) -> None:
+        self._settings, self._fs, self._clock, self._desk = settings, fs, clock, desk
+        self._signals, self._is_first = supervised.signals, supervised.is_first
+        self._watchman = desk.watchman = Watchman(
+            clock, settings, self._signals, supervised.line, on_late=self._say_late
+        )
+        self._watchman.on_abandoned = self._let_others_come
+        self.on_abandoned: Callable[[], None] = lambda: None
+        """Called when the supervisor has left us behind."""
         self._farewell = Farewell(settings, desk)
         self._tenancy = Tenancy(fs, clock, settings.pod_uid)
-        self._tenancy.on_fenced = signals.wake
+        self._tenancy.on_fenced = self._signals.wake
+        self._tenancy.working_since_s = lambda: self._watchman.working_since_s
         self._watchman.is_beating = lambda: self._tenancy.is_beating
         self._engine: Engine | None = None
+        self._back: list[tuple[bytes, Entry]] = []
+        """What came back while nothing could be written down."""
+        self._counted_s = float("-inf")
         self._state = "starting"
         self._shown_s = 0.0
 
@@ -110,12 +132,13 @@ class _Life:
             code = self._live()
             if self._watchman.must_reopen:
                 return EXIT_AGAIN
-            self._farewell.say(code)
-            return code
         finally:
             self._release_requests()
             self._close()
             self._tenancy.release()
+        # The last word: what comes before may hang until the time is up, and then something else is said.
+        self._farewell.say(code)
+        return code
 
     def _live(self) -> int:
         try:
@@ -123,6 +146,10 @@ class _Life:
             return self._end() if code is None and not self._watchman.must_reopen else errors.EXIT_PERSIST
         except Fenced as fenced:
             return self._stay_fenced(fenced)
+
+    def _let_others_come(self) -> None:
+        self._tenancy.stop_beating()
+        self.on_abandoned()
 
     # The beginning.
 
@@ -157,6 +184,11 @@ class _Life:
             except PersistUnwell as error:
                 held = ""
                 trouble.begin(error.cause)
+            except (PersistMissing, PersistForeign) as error:
+                if self._is_first and not (held or trouble):
+                    raise
+                held = ""
+                trouble.begin(OSError(errno.ENOENT, str(error)))
             except LeaseHeld as error:
                 held = str(error)
                 trouble.end()
@@ -181,12 +213,18 @@ class _Life:
         self._desk.status = replace(
             before, state="degraded", detail=detail, persist_state=persist_state, persist_since=since_s
         )
+        if self._engine is None and self._clock.monotonic() >= self._counted_s + _COUNT_EVERY_S:
+            # Nobody knows what of it is safe, and so all of it is pending.
+            with suppress(OSError):
+                files = count_files(self._fs, self._settings)
+                self._desk.status = replace(self._desk.status, pending_files=files)
+            self._counted_s = self._clock.monotonic()
 
     def _stay_fenced(self, fenced: Fenced) -> int:
         """Another sidecar writes now: we write nothing any more, say so until the end, and never claim success."""
         self._close()
         self._degrade("fenced", self._clock.monotonic(), str(fenced))
-        while not self._signals.ended:
+        while not (self._signals.ended or self._watchman.must_reopen):
             self._pause(float("inf"))
         return errors.EXIT_PERSIST
 
@@ -194,19 +232,19 @@ class _Life:
         engine = self._engine = Engine(
             self._fs, self._clock, self._settings, wake=self._signals.wake, tenancy=self._tenancy
         )
-        self._tenancy.working_since_s = lambda: engine.working_since_s
         engine.hindrance = self._hindrance
         self._desk.untold = lambda: engine.finder.untold
         self._watchman.others_at_work = lambda: engine.saver.is_under_way
         if self._settings.restore:
             self._show("restoring", "looking at what Persist holds")
+            engine.hold(self._back)
             engine.recover(lambda: self._signals.ended, self._show_restoring)
         return engine
 
     def _read_only(self) -> bool:
         """The home has what Persist holds, though nothing can be saved; False where it could not be read either."""
         try:
-            files = bring_back(
+            self._back = bring_back(
                 self._fs,
                 self._clock,
                 self._settings,
@@ -216,6 +254,7 @@ class _Life:
         except (OSError, PersistError) as error:
             log.warning("nothing can be brought back yet: %s", error)
             return False
+        files = sum(entry.kind is not Kind.DIRECTORY for _, entry in self._back)
         self._desk.status = replace(self._desk.status, restored_files=files)
         return True
 
@@ -238,6 +277,7 @@ class _Life:
         poller.register(self._signals.wait_fd, select.POLLIN)
         with self._watchman.waiting():
             while not (self._signals.ended or self._watchman.must_reopen) and self._clock.monotonic() < until_s:
+                self._release_requests()  # nobody can be helped now
                 poller.poll(min(_LONGEST_WAIT_S, max(0.0, until_s - self._clock.monotonic())) * 1000)
                 self._signals.clear_wakes()
 
@@ -289,19 +329,26 @@ class _Life:
         engine.flush_now(self._until(lambda: self._signals.ended or self._clock.monotonic() >= void_s))
 
     def _serve(self, engine: Engine, request: Request) -> None:
-        if not request.is_gone():
-            engine.flush(
-                catch_up_s=_CATCH_UP_S,
-                out_of_time=self._until(lambda: self._signals.ended or request.is_gone()),
-                accept_deletions=request.accept_deletions,
-            )
-        self._show("watching")
-        self._reply(request)
+        complete = False
+        try:
+            if not request.is_gone():
+                complete = engine.flush(
+                    catch_up_s=_CATCH_UP_S,
+                    out_of_time=self._until(lambda: self._signals.ended or request.is_gone()),
+                    accept_deletions=request.accept_deletions,
+                )
+            self._show("watching")
+        except Fenced as fenced:
+            self._degrade("fenced", self._clock.monotonic(), str(fenced))
+            raise
+        finally:
+            self._reply(request, complete=complete)
 
-    def _reply(self, request: Request) -> None:
+    def _reply(self, request: Request, *, complete: bool = False) -> None:
         status = self._desk.current()
         request.reply = {
-            "unsaved": len(self._engine.unsaved()) if self._engine else status.pending_files,
+            "complete": complete,
+            "unsaved": self._engine.count_unsaved() if self._engine else status.pending_files,
             "brake": status.brake,
             "persist": status.persist_state,
             "state": status.state,

@@ -48,8 +48,10 @@ class Line:
 class Supervised:
     """What an engine gets from its supervisor."""
 
-    def __init__(self, signals: Signals, line: Line) -> None:
+    def __init__(self, signals: Signals, line: Line, *, is_first: bool) -> None:
         self.signals, self.line = signals, line
+        self.is_first = is_first
+        """Whether nothing ran before: what makes a start fail is for whoever started us, and later it is a state."""
 
 
 def line_pair() -> tuple[Line, Line]:

@@ -41,7 +41,12 @@ class Probes:
                 self._answers.append((name, HUNG, 0))
             return
         reader, writer = os.pipe2(os.O_CLOEXEC)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:  # too many processes: nobody knows, and it is asked again
+            os.close(reader)
+            os.close(writer)
+            return
         if pid == 0:
             try:
                 _look(path, writer)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 
 from sidecar.archive import Archive
 from sidecar.clock import Clock
 from sidecar.config import Settings
-from sidecar.entry import Kind
+from sidecar.entry import Entry
 from sidecar.fsops import FileSystem, Tree
 from sidecar.home.links import make_save_link, session_of
+from sidecar.home.scan import Scanner
+from sidecar.home.trail import Trail, walk_names
 from sidecar.restore import Restored, Restorer, in_order
 
 _BATCH = 512
@@ -23,8 +26,8 @@ def bring_back(
     *,
     cancelled: Callable[[], bool],
     progress: Callable[[int, int], None],
-) -> int:
-    """A new home has what the backup holds, though nothing can be written to Persist; how many files came back.
+) -> list[tuple[bytes, Entry]]:
+    """A new home has what the backup holds, though nothing can be written to Persist; what came back, as it is there.
 
     A home that has had it all, by the records, gets nothing: what is missing in it was deleted. Raises ``OSError`` and
     ``PersistError``.
@@ -35,17 +38,27 @@ def bring_back(
         home = stack.enter_context(Tree.at(fs, settings.home))
         make_save_link(fs, home.directory(b""), settings)
         if archive.session == session_of(fs, home.directory(b""), clock):
-            return 0
+            return []
         restorer = Restorer(fs, archive.layout.root, home, cancelled)
         wanted = in_order(archive.wanted(b"", None))
-        files = 0
+        back = []
         for count, item in enumerate(wanted):
             if count % _BATCH == 0:
                 restorer.end_batch()
                 progress(count, len(wanted))
                 if cancelled():
                     break
-            if isinstance(restorer.restore(item), Restored) and item.entry.kind is not Kind.DIRECTORY:
-                files += 1
+            result = restorer.restore(item)
+            if isinstance(result, Restored):
+                back.append((item.path, result.entry))
         restorer.end_batch()
-        return files
+        return back
+
+
+def count_files(fs: FileSystem, settings: Settings) -> int:
+    """How many files of the home are to be saved, by their names alone. Raises ``OSError``."""
+    with Tree.at(fs, settings.home) as home:
+        mounts = frozenset(os.fsencode(name) for name in settings.mounts)
+        scanner = Scanner(fs, home, mounts, settings.max_file_bytes)
+        scanner.load_rules()
+        return sum(walk_names(scanner, Trail(home)).values())

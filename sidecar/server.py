@@ -31,8 +31,10 @@ Answer = Callable[[Mapping[str, Any], Callable[[], bool]], Mapping[str, Any]]
 
 
 @contextlib.contextmanager
-def only_writer(socket_path: str, patience_s: float = 0.0) -> Iterator[None]:
-    """Inside, this process is the only sidecar with this socket on the machine. Raises ``WriterActive``.
+def only_writer(socket_path: str, patience_s: float = 0.0, *, insist: bool = False) -> Iterator[Callable[[], None]]:
+    """Inside, this process is the only sidecar with this socket on the machine, until it calls what this gives.
+
+    Raises ``WriterActive``; but not where it may ``insist``, because whoever holds the lock was killed and only hangs.
 
     One that has been killed, and is not gone yet, is waited for at most ``patience_s``.
     """
@@ -42,9 +44,11 @@ def only_writer(socket_path: str, patience_s: float = 0.0) -> Iterator[None]:
         give_up_s = time.monotonic() + patience_s
         while not _locked(fd):
             if time.monotonic() >= give_up_s:
+                if insist:
+                    break
                 raise WriterActive("another sidecar already saves this home", hint="sidecar status shows it")
             time.sleep(0.02)
-        yield
+        yield lambda: fcntl.flock(fd, fcntl.LOCK_UN)
     finally:
         os.close(fd)
 
@@ -111,13 +115,15 @@ def answering(socket_path: str, answer: Answer) -> Iterator[None]:
     except OSError as error:
         raise UsageError(f"no socket at {socket_path}: {error}", hint="SIDECAR_SOCKET names another place") from error
     os.chmod(socket_path, 0o600)
+    ours = os.lstat(socket_path).st_ino
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 3600}, daemon=True, name="answers")
     thread.start()
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
-            os.unlink(socket_path)
+            if os.lstat(socket_path).st_ino == ours:  # and not that of a sidecar that came after us
+                os.unlink(socket_path)
 
 
 def alive_path(socket_path: str) -> str:

@@ -55,7 +55,7 @@ class Signals:
         """What somebody else heard. The first end counts, and the last notice."""
         if self.ended_at is None:
             self.ended_at = ended_at
-        self.noticed_at = noticed_at if self.noticed_at is None else max(self.noticed_at, noticed_at or 0.0)
+            self.noticed_at = noticed_at if self.noticed_at is None else max(self.noticed_at, noticed_at or 0.0)
         self.cut_at = cut_at if self.cut_at is None else self.cut_at
         self.wake()
 
@@ -80,7 +80,8 @@ class Signals:
         self.wake()
 
     def _on_notice(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        self.noticed_at = time.monotonic()
+        if self.ended_at is None:  # after the end it tells nothing new
+            self.noticed_at = time.monotonic()
         self.wake()
 
     @property

@@ -101,7 +101,8 @@ def _with_reasons(paths: Mapping[bytes, str]) -> list[dict[str, str]]:
 
 def silent(server: str) -> dict[str, Any]:
     """The status where a sidecar runs and does not answer."""
-    status = Status(server=server, state="degraded", detail="the sidecar runs, and does not answer")
+    detail = "the sidecar runs, and does not answer"
+    status = Status(server=server, state="degraded", detail=detail, persist_state="unknown")
     return status.document(0.0)
 
 

@@ -30,7 +30,8 @@ _STEADY_S = 5.0
 """An engine that has stood so long was no failed attempt."""
 _LONGEST_BACKOFF_S = 5.0
 """A start costs half a second of one core; a minute without an engine may cost a minute of work."""
-_LONGEST_WAIT_S = 3600.0
+_LONGEST_WAIT_S = 5.0
+"""So often an engine that hangs is looked at: somebody else may have killed it."""
 _DEATH_S = 2.0
 """For a killed engine to be gone; one that hangs in the kernel is left behind."""
 
@@ -38,8 +39,11 @@ _DEATH_S = 2.0
 class Supervisor:
     """One life of the container. For the main thread of a process that has no other."""
 
-    def __init__(self, signals: Signals, engine: Callable[[Line], None]) -> None:
-        """``engine`` is called in a new process, with its end of the line, and never returns."""
+    def __init__(self, signals: Signals, engine: Callable[[Line, bool], None]) -> None:
+        """``engine`` is called in a new process, with its end of the line and whether it is the first.
+
+        It never returns.
+        """
         self._signals, self._work = signals, engine
         self._line: Line | None = None
         self._pid = 0
@@ -50,6 +54,7 @@ class Supervisor:
         """How the engine ended, as waitpid tells it."""
         self._started_s = self._stood_s = self._again_s = 0.0
         self._failures = 0
+        self._is_first = True
         self._kill_s = 0.0
         self._told = self._news()
         self._alive_fd = -1
@@ -77,17 +82,26 @@ class Supervisor:
         self._started_s, self._stood_s, self._ended = time.monotonic(), 0.0, None
         self._told = self._news()
         sys.stdout.flush()
-        self._pid = os.fork()
+        try:
+            self._pid = os.fork()
+        except OSError as error:
+            sys.stderr.write(f"sidecar: no engine can be started: {error.strerror}\n")
+            ours.close()
+            theirs.close()
+            self._fail()
+            return
         if self._pid == 0:
             ours.close()
+            if self._alive_fd >= 0:
+                os.close(self._alive_fd)  # an engine that is left behind must not look like us
             self._probes.forget()
             self._signals.adopt()
             try:
-                self._work(theirs)
+                self._work(theirs, self._is_first)
             finally:  # whatever it raised was told; nothing of the supervisor runs twice
                 os._exit(_EXIT_DEFECT)
         theirs.close()
-        self._line = ours
+        self._line, self._is_first = ours, False
 
     def _kill(self) -> None:
         os.kill(self._pid, signal.SIGKILL)
@@ -151,10 +165,10 @@ class Supervisor:
         """Whoever looks at the lock ``path`` sees that this process lives, even while there is no engine."""
         import fcntl
 
-        if self._alive_fd < 0:
-            self._alive_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with suppress(OSError):
-                fcntl.flock(self._alive_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError):  # then a restart looks like an end, to whoever asks in that moment
+            if self._alive_fd < 0:
+                self._alive_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._alive_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _tell_probed(self, name: str, number: int, free_bytes: int) -> None:
         if self._line is not None:
@@ -163,6 +177,9 @@ class Supervisor:
     def _reap(self) -> None:
         """Process 1 buries every orphan."""
         for pid, status in _dead():
+            if os.WIFSTOPPED(status):
+                self._on_continued(signal.SIGCONT, None)  # we run, and so it should
+                continue
             if pid == self._pid:
                 self._ended = status
             self._probes.died(pid)
@@ -184,9 +201,11 @@ class Supervisor:
             if self._may_start_again(code):
                 self._fail()
             else:
-                return code if code >= 0 else _EXIT_DEADLINE
+                return self._code if code < 0 or code == EXIT_AGAIN else code
         if now_s >= self._end_s():
             return self._code
+        if self._pid and not self._kill_s and _is_doomed(self._pid):
+            self._kill_s = now_s
         if self._kill_s and now_s >= self._kill_s + _DEATH_S:
             self._fail()
         if not self._pid and (self._signals.ended or now_s >= self._again_s):
@@ -206,12 +225,21 @@ class Supervisor:
         return code == EXIT_AGAIN or code < 0 or (code == _EXIT_DEFECT and self._stood_s > 0)
 
 
+def _is_doomed(pid: int) -> bool:
+    """Whether ``pid`` was killed, and is still there: it hangs in the kernel, and nobody will ever bury it."""
+    with suppress(OSError), open(f"/proc/{pid}/status", "rb") as status:
+        for line in status:
+            if line.startswith(b"SigPnd:"):
+                return bool(int(line.split()[1], 16) & 1 << signal.SIGKILL - 1)
+    return False
+
+
 def _on_child(number: int, frame: FrameType | None) -> None:
     """Nothing to do here: the interpreter has woken whoever waits."""
 
 
 def _dead() -> Iterator[tuple[int, int]]:
-    """Every child that has died, with its status."""
+    """Every child that has died, or was stopped, with its status."""
     with suppress(ChildProcessError):  # there is none left
-        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+        while (found := os.waitpid(-1, os.WNOHANG | os.WUNTRACED))[0]:
             yield found

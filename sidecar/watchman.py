@@ -61,6 +61,8 @@ class Watchman:
         self._clock, self._settings, self._signals, self._line = clock, settings, signals, line
         self._on_late: Callable[[], None] | None = on_late
         self.problem: Problem | None = None
+        self.on_abandoned: Callable[[], None] = lambda: None
+        """Called when we live on without the supervisor: others may come now."""
         self.must_reopen = False
         """Whether Persist was mounted anew: what is open belongs to the old mount."""
         self.is_beating: Callable[[], bool] = lambda: False
@@ -69,6 +71,8 @@ class Watchman:
         """Whether something is being saved though the main thread waits."""
         self.shares = Shares(clock, settings, line)
         self._is_waiting = False
+        self.working_since_s: float | None = clock.monotonic()
+        """Since when the engine has not waited for something to do, on the monotonic clock; for any thread."""
         self._still: tuple[object, float] = (None, clock.monotonic())
         self._answers = True
         self._supervisor = os.getppid()
@@ -85,10 +89,13 @@ class Watchman:
     def waiting(self) -> Iterator[None]:
         """Inside, the main thread waits for something to do, and it is no sign of trouble that it sleeps."""
         self._is_waiting = True
+        if not self.others_at_work():
+            self.working_since_s = None
         try:
             yield
         finally:
             self._is_waiting = False
+            self.working_since_s = self.working_since_s or self._clock.monotonic()
 
     def stands(self) -> None:
         """The engine has come so far that its start did not fail."""
@@ -132,6 +139,7 @@ class Watchman:
         """The supervisor is gone: so are we, unless the time was up and Persist, when it is back, is to hear of it."""
         if self._clock.monotonic() < self._signals.deadline_s(self._settings.grace_s):
             os._exit(1)
+        self.on_abandoned()
         until_s = _cpu_s() + _AFTERLIFE_CPU_S
         while _cpu_s() < until_s:
             self._clock.sleep(_LOOK_EVERY_S)

@@ -27,6 +27,12 @@ def mount_id(path: str) -> int | None:
         return mount_points(table.read()).get(os.fsencode(os.path.normpath(path)))
 
 
+def mount_of(fd: int) -> int:
+    """Which mount the open ``fd`` lies on: proc(5), ``fdinfo``."""
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as info:
+        return next(int(line.split()[1]) for line in info if line.startswith(b"mnt_id:"))
+
+
 def is_mount_point(path: str) -> bool:
     """Whether something is mounted exactly at ``path``."""
     return mount_id(path) is not None

@@ -17,7 +17,7 @@ from typing import Any
 
 from sidecar.backup import newcomer
 from sidecar.backup.directories import Directories
-from sidecar.backup.mounts import is_mount_point
+from sidecar.backup.mounts import is_mount_point, mount_id, mount_of
 from sidecar.clock import Clock, iso, stamp
 from sidecar.config import Settings
 from sidecar.entry import join, legible, name_of, parent
@@ -78,10 +78,14 @@ def explain(path: str, error: OSError) -> str:
 def check_mounted(settings: Settings) -> None:
     """Persist is a mount of its own, where the settings ask for one. Raises ``PersistMissing``; writes nothing."""
     if settings.require_mount and not is_mount_point(settings.persist):
-        raise PersistMissing(
-            f"Persist at {settings.persist} is not mounted",
-            hint="a backup into the pod's own disk is none; --no-require-mount allows it on one machine",
-        )
+        raise _not_mounted(settings)
+
+
+def _not_mounted(settings: Settings) -> PersistMissing:
+    return PersistMissing(
+        f"Persist at {settings.persist} is not mounted",
+        hint="a backup into the pod's own disk is none; --no-require-mount allows it on one machine",
+    )
 
 
 @contextmanager
@@ -106,6 +110,10 @@ class Layout:
         self._owner = settings.owner
         self._aside = state_of(self.server) + b"/" + _ASIDE
         self.root = Directories.at(fs, settings.persist)
+        # Asked of what is open: between a look at the path and opening it, what was mounted there can be gone.
+        if settings.require_mount and mount_of(self.root.directory(b"")) != mount_id(settings.persist):
+            self.root.close()
+            raise _not_mounted(settings)
         self.unsynced: set[bytes] = set()
         """Directories that something was put into and that could not be synced then."""
 

@@ -75,7 +75,7 @@ class Store:
                 self._rewrite_journal()
             on_failure.pop_all()
 
-    def _check_lease(self) -> None:
+    def check_lease(self) -> None:
         """Nothing is put in place, taken out or renamed without this. Raises ``Fenced`` and ``DestinationError``."""
         if self._tenancy:
             self._tenancy.check()
@@ -215,7 +215,7 @@ class Store:
         """
         if not staged:
             return []
-        self._check_lease()
+        self.check_lease()
         with destination():
             known = self.clear_the_way((item.path, item.entry) for item in staged)
             directories = sorted({parent(item.path) for item in staged})
@@ -239,7 +239,7 @@ class Store:
 
     def make_directories(self, directories: Sequence[tuple[bytes, Entry]]) -> list[Saved]:
         """Every directory, outermost first, stands in the mirror, durably, and the journal says so."""
-        self._check_lease()
+        self.check_lease()
         with destination():
             paths = [path for path, _ in directories]
             self.durable.sync(self._make_mirror_directories(paths, self._unknown_above(paths)))
@@ -262,7 +262,7 @@ class Store:
         path.
         """
         old, new = move.old, move.new
-        self._check_lease()
+        self.check_lease()
         with destination():
             if not self.place.has_directory(old):
                 return False
@@ -272,6 +272,7 @@ class Store:
                 self.place.layout.move_aside(self.place.in_mirror(new))
             self._journal.append([records.moving_record(old, new)])
             self._begun = move
+            self.check_lease()
             source, target = self.place.directory(parent(old)), self.place.directory(parent(new))
             self._fs.rename(name_of(old), name_of(new), source_at=source, target_at=target)
             self.place.layout.root.forget(self.place.in_mirror(old))
@@ -294,9 +295,10 @@ class Store:
         known = {path: entry for path in paths if (entry := self.index.get(path)) is not None}
         if not known:
             return []
-        self._check_lease()
+        self.check_lease()
         with destination():
             self._journal.append(records.removing_record(path, entry) for path, entry in known.items())
+            self.check_lease()  # the append may have hung until it was somebody else's
             changed: set[bytes] = set()
             # Until all is done some may be out: what comes back under one of these names must not be taken for saved.
             for path, entry in known.items():
@@ -333,7 +335,7 @@ class Store:
     def tidy(self) -> None:
         """A journal that is mostly history is written anew. It takes seconds for a million files: for idle moments."""
         if self._journal.is_bloated(len(self.index)):
-            self._check_lease()
+            self.check_lease()
             with destination():
                 self._rewrite_journal()
 

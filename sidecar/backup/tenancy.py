@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from sidecar.backup.holder import this_process
-from sidecar.backup.lease import Lease
+from sidecar.backup.lease import NAME, Lease
 from sidecar.backup.lease_record import Reason
 from sidecar.backup.newcomer import Held, Taken
 from sidecar.backup.rhythm import Rhythm
@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 
 _AGAIN_S = 1.0
 """After a beat that failed."""
-_LOST = {errno.ENOENT, errno.EBADMSG}
-"""What a look at a lease says that somebody removed or damaged, and nobody took."""
+_LOST = {errno.ENOENT, errno.EBADMSG, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES}
+"""What a look at a lease says that somebody removed, damaged or replaced by another thing, and nobody took."""
 
 
 class Tenancy:
@@ -55,7 +55,11 @@ class Tenancy:
                 self._fd = self._fs.duplicate(state_fd)
                 self._lease = Lease(self._fs, self._clock, self._fd, self._holder)
             else:
+                here, before = self._fs.fstat(state_fd), self._fs.fstat(self._fd)
                 os.dup2(state_fd, self._fd, inheritable=False)
+                if (here.st_dev, here.st_ino) != (before.st_dev, before.st_ino):
+                    # What stands in another directory says nothing about the lease that we had.
+                    self._lease = Lease(self._fs, self._clock, self._fd, self._holder)
         self.look()
         if self._thread is None:
             self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
@@ -78,7 +82,7 @@ class Tenancy:
     def check(self) -> None:
         """The lease was ours when we looked just now. Raises ``Fenced``, and ``DestinationError`` if nobody can tell.
 
-        One that somebody removed is taken again.
+        One that somebody removed or damaged is taken again: we had it, and nobody else says that he has.
         """
         lease = self._lease
         assert lease is not None
@@ -88,14 +92,20 @@ class Tenancy:
             except OSError as error:
                 if error.errno not in _LOST:
                     raise
+                self._move_aside(error.errno)
                 try:
                     self.look()
                 except LeaseHeld as held:
                     raise Fenced(str(held)) from error
 
+    def _move_aside(self, number: int) -> None:
+        if number == errno.ENOENT:
+            return
+        log.warning("the lease was damaged: it is moved aside, and taken again")
+        aside = b"lease.damaged-%d" % self._clock.now_ns()
+        self._fs.rename(NAME, aside, source_at=self._fd, target_at=self._fd)
+
     def _keep(self) -> None:
-        lease = self._lease
-        assert lease is not None
         rhythm = Rhythm(self._clock.monotonic())
         failed = False
         while True:
@@ -105,16 +115,17 @@ class Tenancy:
                 return
             if not failed and rhythm.due_s(self.working_since_s()) > self._clock.monotonic():
                 continue
-            failed = not self._beat(lease, rhythm)
+            failed = not self._beat(rhythm)
             if self.fence:
                 return
 
-    def _beat(self, lease: Lease, rhythm: Rhythm) -> bool:
+    def _beat(self, rhythm: Rhythm) -> bool:
         began_s, interval_s = self._clock.monotonic(), rhythm.interval_s(self.working_since_s())
         self.is_beating = True
         try:
             with self._lock:
-                lease.beat(interval_s)
+                assert self._lease is not None
+                self._lease.beat(interval_s)
         except Fenced as fenced:
             if not self._over.is_set():
                 self.fence = str(fenced)
@@ -127,6 +138,10 @@ class Tenancy:
             self.is_beating = False
         rhythm.beaten(began_s, interval_s)
         return True
+
+    def stop_beating(self) -> None:
+        """Nobody waits for us any more: whoever comes next may have the lease when it has stood still."""
+        self._over.set()
 
     def release(self) -> None:
         """Whoever comes next may take the lease at once."""

@@ -19,7 +19,7 @@ from sidecar.home.scan import Listing, Pruned, Scanner
 from sidecar.home.settle import Settle
 from sidecar.home.skips import Skips
 from sidecar.home.survey import Survey
-from sidecar.home.trail import Trail, watch_all
+from sidecar.home.trail import Trail, walk_names
 from sidecar.home.watch import Watch, What
 from sidecar.outcome import Skipped
 from sidecar.sqlite.databases import Databases
@@ -160,7 +160,7 @@ class Finder:
         """Every directory is watched from now on. The files in them are counted, and looked at by the first walk."""
         self.watch = Watch(self)
         self._scanner.load_rules()
-        self._unseen = watch_all(self.watch, self._scanner, self._trail)
+        self._unseen = walk_names(self._scanner, self._trail, self.watch)
 
     @property
     def untold(self) -> int:
@@ -173,8 +173,8 @@ class Finder:
 
     @property
     def unseen(self) -> int:
-        """How many files nobody has looked at since an event told of them, the start, or a loss of events."""
-        return len(self._changes) + (sum(self._unseen.values()) or int(not self.scanned))
+        """How many files nobody has looked at since the start, or a loss of events; 0 where the home is known."""
+        return sum(self._unseen.values()) or int(not self.scanned)
 
     @property
     def unseen_in(self) -> dict[bytes, int]:

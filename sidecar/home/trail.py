@@ -39,8 +39,8 @@ class Trail:
         self._home.forget()
 
 
-def watch_all(watch: Watch, scanner: Scanner, trail: Trail) -> dict[bytes, int]:
-    """Every directory that is to be saved is watched, as far as it can be; how many files each of them holds.
+def walk_names(scanner: Scanner, trail: Trail, watch: Watch | None = None) -> dict[bytes, int]:
+    """How many files each directory that is to be saved holds; with a ``watch`` it is watched, as far as it can be.
 
     No file is looked at, and what cannot be read is passed over: the walk will say why.
     """
@@ -49,12 +49,15 @@ def watch_all(watch: Watch, scanner: Scanner, trail: Trail) -> dict[bytes, int]:
     while waiting:
         directory = waiting.pop()
         try:
-            watch.add(directory, trail.step(directory))
+            fd = trail.step(directory)
+            if watch is not None:
+                watch.add(directory, fd)
             names = scanner.read_names(directory)
         except OSError:
             continue
         if isinstance(names, Pruned):
-            watch.remove(directory)
+            if watch is not None:
+                watch.remove(directory)
             continue
         if names.files:
             files[directory] = len(names.files)

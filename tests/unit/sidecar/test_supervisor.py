@@ -19,7 +19,7 @@ import os, sys, time
 from sidecar.signals import Signals
 from sidecar.supervisor import EXIT_AGAIN, Supervisor
 
-def engine(line):
+def engine(line, is_first):
     with open("lives", "a") as lives:
         lives.write(f"{os.getpid()}\\n")
     life = len(open("lives").readlines())

@@ -11,7 +11,7 @@ import pytest
 from sidecar.entry import ancestors
 from sidecar.fsops import FileSystem, Tree
 from sidecar.home.scan import Scanner
-from sidecar.home.trail import Trail, watch_all
+from sidecar.home.trail import Trail, walk_names
 from sidecar.home.watch import Watch, What
 
 
@@ -106,7 +106,7 @@ def test_what_is_to_be_saved_is_watched_and_its_files_are_counted(tmp_path: Path
     (tmp_path / "work/link").symlink_to("data")
     watch, trail = Watch(_Deaf()), Trail(home)
     try:
-        files = watch_all(watch, Scanner(fs, home, frozenset({b"Persist"}), 1 << 30), trail)
+        files = walk_names(Scanner(fs, home, frozenset({b"Persist"}), 1 << 30), trail, watch)
         assert files == {b"": 1, b"work": 1, b"work/data": 2}
         watched = {b"", b"work", b"work/data", b"work/empty"}
         assert watch.watches == len(watched)
