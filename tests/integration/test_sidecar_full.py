@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -97,6 +98,8 @@ def test_the_end_on_a_persist_without_a_free_byte_is_quick_and_honest(small: Pla
     assert small.end(process) == 3
     assert time.monotonic() - started < 8
     assert "NOT SAVED" in small.log.read_text()
+    left = json.loads((small.persist / ".jupyterhub-sidecar" / "default" / "left-behind.json").read_text())
+    assert {f"f{number}.txt" for number in range(10)} <= {item["path"] for item in left["files"]}
     for number in range(10):
         assert (small.mirror / f"f{number}.txt").read_text() in ("old", "new" * 2000)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.processes import Place, wait_until
@@ -65,6 +66,33 @@ def test_whoever_stops_the_sidecar_stops_all_of_it_until_it_goes_on(place: Place
     os.kill(process.pid, signal.SIGCONT)
     wait_until((place.mirror / "a.txt").exists, "it goes on")
     assert place.end(process) == 0
+
+
+def test_an_engine_that_somebody_stopped_goes_on_with_its_supervisor(place: Place) -> None:
+    process = place.start()
+    os.kill(_engine_of(process.pid), signal.SIGSTOP)
+    (place.home / "a.txt").write_text("a")
+    wait_until((place.mirror / "a.txt").exists, "it goes on")
+    assert place.end(process) == 0
+
+
+def test_a_flush_that_the_end_cut_short_is_no_success(place: Place) -> None:
+    for directory in range(40):
+        (place.home / f"d{directory}").mkdir()
+        for number in range(400):
+            (place.home / f"d{directory}" / f"f{number}").write_text("x")
+    process = place.start("--grace", "30")
+    with ThreadPoolExecutor(1) as pool:
+        backup = pool.submit(place.run, "backup")
+        time.sleep(0.4)  # for it to be asked
+        process.terminate()
+        time.sleep(0.1)  # two signals at once are one
+        process.terminate()
+        code = process.wait(20)
+    saved = sum(len(files) for _, _, files in os.walk(place.mirror))
+    assert saved < 40 * 400, "it was too quick to be cut short"
+    assert code != 0
+    assert backup.result().returncode != 0
 
 
 def test_a_terminal_that_interrupts_the_whole_group_does_not_cut_the_drain_short(place: Place) -> None:

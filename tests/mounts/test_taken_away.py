@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
+from sidecar.server import ask
 from tests.mounts.diary import Diary
 from tests.mounts.places import BoundPlace
-from tests.processes import tree
+from tests.processes import tree, wait_until
 
 _SAID_WITHIN_S = 15.0
 _SAFE_WITHIN_S = 20.0
@@ -71,4 +74,53 @@ def test_an_end_meanwhile_claims_nothing_and_writes_nothing_in_its_place(bound: 
     with Diary(bound) as diary:
         diary.until_all_is_safe(_SAFE_WITHIN_S)
     assert _saved(bound) == {"work.ipynb": "new"}
+    assert bound.end(process) == 0
+
+
+def _engine_of(supervisor: int) -> int:
+    return int(Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()[0])
+
+
+def test_a_start_that_waits_never_uses_what_lies_below_the_mount_point(bound: BoundPlace) -> None:
+    (bound.home / "first.ipynb").write_text("first")
+    assert bound.end(bound.start()) == 0
+    bound.inside("mount", "-o", "remount,bind,ro", bound.persist_inside)
+    process = bound.start(state="degraded")
+    bound.take_away()
+    (bound.home / "second.ipynb").write_text("second")
+    with Diary(bound) as diary:
+        diary.until_persist_is("missing", _SAID_WITHIN_S)
+        assert tree(_below(bound)) == {}, "something was written below the mount"
+        bound.come_back()
+        diary.until_all_is_safe(_SAFE_WITHIN_S)
+    assert _saved(bound) == {"first.ipynb": "first", "second.ipynb": "second"}
+    assert bound.end(process) == 0
+
+
+def test_an_engine_that_is_killed_while_it_is_missing_is_started_again_and_waits(bound: BoundPlace) -> None:
+    (bound.home / "first.ipynb").write_text("first")
+    process = bound.start()
+    with Diary(bound) as diary:
+        diary.until_all_is_safe(10)
+        bound.take_away()
+        diary.until_persist_is("missing", _SAID_WITHIN_S)
+        os.kill(_engine_of(process.pid), signal.SIGKILL)
+        diary.until(lambda status: status["state"] != "degraded", "it is started again", 10)
+        diary.until_persist_is("missing", _SAID_WITHIN_S)
+        bound.come_back()
+        diary.until_all_is_safe(_SAFE_WITHIN_S)
+    assert bound.end(process) == 0
+
+
+def test_another_file_system_in_its_place_gets_everything_before_success_is_claimed(bound: BoundPlace) -> None:
+    (bound.home / "first.ipynb").write_text("first")
+    process = bound.start()
+    assert bound.flush()["complete"]
+    for _ in range(3):
+        bound.inside("mount", "-t", "tmpfs", "none", bound.persist_inside)
+        reply = ask(bound.socket, {"op": "flush"}, 20.0)
+        saved = bound.seen(bound.persist_inside) / "Backup" / "default" / "first.ipynb"
+        assert reply is None or not reply["complete"] or reply["unsaved"] or saved.exists(), "success, and not there"
+        wait_until(saved.exists, "it is saved there too")
+    wait_until(lambda: bound.status()["state"] == "watching", "it watches")
     assert bound.end(process) == 0
