@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -71,6 +72,7 @@ def _notebook(port: int, rules: dict[str, Any]) -> int:
         listener.listen()
         if "exit" in rules:
             listener.accept()
+            time.sleep(0.5)  # whoever saw it listen sees it run
             return int(rules["exit"])
         if rules.get("stubborn"):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
