@@ -1,4 +1,4 @@
-"""One source becomes one whole file in the staging directory, or a value that says why not.
+"""One source becomes one whole file under a name of its own, or a value that says why not.
 
 A batch shares its syncs. Either the whole file system is synced once all is staged, or ``stage`` lets the kernel begin
 to write back, and ``harden`` waits until the disk or the server has it: by then most of a batch is there already.
@@ -15,7 +15,7 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from sidecar import select
@@ -27,6 +27,7 @@ from sidecar.fsops import (
     DestinationError,
     FileSystem,
     copy_content,
+    current_umask,
     destination,
 )
 from sidecar.outcome import ChangedWhileReading, Failed, Skipped, Vanished
@@ -59,13 +60,15 @@ class Source(NamedTuple):
 
 
 class Staged(NamedTuple):
-    """``path`` lies whole as ``name`` in the staging directory; ``entry`` is what was read."""
+    """``path`` lies whole as ``name`` where it was staged; ``entry`` is what was read."""
 
     path: bytes
     entry: Entry
     name: bytes
     fd: int
     """Open until ``harden``; -1 where somebody else syncs it: a link, and a batch that is synced as a whole."""
+    beside: bool = False
+    """It lies beside where it is to stand, and not in the staging directory."""
 
 
 def does_not_fit(error: OSError) -> str:
@@ -88,6 +91,17 @@ class Copier:
     wait: Callable[[float], None]
     """Waits that many seconds, or less when the process is told to end."""
     cancelled: Callable[[], bool]
+    umask: int = field(default_factory=current_umask)
+
+    def stage_beside(
+        self, source: Source, name: bytes, at: int
+    ) -> Staged | Vanished | ChangedWhileReading | Skipped | Failed:
+        """As ``stage`` and then ``harden``, in the directory ``at``, in which the source's copy is to stand."""
+        there = replace(self, staging_fd=at)
+        staged = there.stage(source, name, harden_later=True)
+        if isinstance(staged, Staged):
+            staged = there.harden(staged)
+        return staged._replace(fd=-1, beside=True) if isinstance(staged, Staged) else staged
 
     def stage(
         self, source: Source, name: bytes, *, harden_later: bool, attempts: int = _ATTEMPTS
@@ -195,8 +209,11 @@ class Copier:
 
     def _copy(self, path: bytes, fd: int, before: os.stat_result, name: bytes, *, harden_later: bool) -> Staged | None:
         started_ns = self.clock.now_ns()
+        wanted = before.st_mode & 0o777
+        # One call less where the kernel gives the mode at once. A stump is no more secret than the file is.
+        mode = wanted if wanted & 0o600 == 0o600 and not wanted & self.umask else 0o600
         with destination():
-            target = self.fs.open(name, CREATE_FLAGS, at=self.staging_fd)
+            target = self.fs.open(name, CREATE_FLAGS, mode, at=self.staging_fd)
         staged = None
         try:
             copied = copy_content(self.fs, fd, target, before, self._pause)
@@ -206,8 +223,8 @@ class Copier:
             if whole and entry is not None:
                 with destination():
                     self.fs.set_times(target, entry.mtime_ns)
-                    # Set last: until the content is whole nobody but the owner can look at it.
-                    self.fs.fchmod(target, entry.mode & 0o777)
+                    if mode != entry.mode & 0o777:
+                        self.fs.fchmod(target, entry.mode & 0o777)
                 staged = Staged(path, entry, name, target if harden_later else -1)
         finally:
             if staged is None:

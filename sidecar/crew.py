@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
 
 MOST = 64
@@ -39,60 +40,98 @@ class Crew:
         self._pool = ThreadPoolExecutor(MOST, thread_name_prefix="persist")
         self.size = _AT_FIRST
 
-    def map(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    def map(
+        self,
+        work: Callable[[T], R],
+        items: Sequence[T],
+        *,
+        apart: Callable[[T], Hashable] | None = None,
+        learn: bool = False,
+    ) -> list[R]:
         """``work`` of every item, in order. One that fails keeps none of the others from being done.
 
-        Raises the first error when all have ended.
+        Several threads do not take items together of which ``apart`` gives the same, as far as there are others: the
+        kernel lets only one change a directory at a time. Where items take longer than the crew is made for, it grows
+        while it works. With ``learn`` the next ``map`` has as many threads as these items have asked for. Raises the
+        first error when all have ended.
         """
-        results: list[R | None] = [None] * len(items)
-        errors: list[Exception] = []
-        waiting = iter(range(len(items)))
-        lock = threading.Lock()
-
-        def hand() -> None:
-            while True:
-                with lock:
-                    position = next(waiting, None)
-                if position is None:
-                    return
-                try:
-                    results[position] = work(items[position])
-                except Exception as error:  # noqa: BLE001  raised again below, when nobody works any more
-                    errors.append(error)
-
-        hands = min(self.size, len(items))
-        if hands <= 1:
-            hand()
-        else:
-            futures = [self._pool.submit(hand) for _ in range(hands)]
-            wait(futures)
-            for future in futures:
-                future.result()
-        if errors:
-            raise errors[0]
-        return results  # type: ignore[return-value]  # without an error every place was filled
-
-    def learn(self, seconds: Sequence[float]) -> None:
-        """What each file of a batch took: the next batch has as many threads as that asks for."""
-        if len(seconds) >= _TELLING:
+        order = range(len(items)) if apart is None or self.size == 1 else _spread([apart(item) for item in items])
+        shift = _Shift(self._pool, work, items, order)
+        shift.work(self.size)
+        if learn and shift.done >= _TELLING:
             # The quickest: the others also waited for each other.
-            self.size = threads_for(min(seconds))
+            self.size = threads_for(shift.quickest_s)
+        if shift.errors:
+            raise shift.errors[0]
+        return shift.results  # type: ignore[return-value]  # without an error every place was filled
 
     def close(self) -> None:
         """The threads end."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-class Timed(Generic[T, R]):
-    """``work``, with the seconds that each call took."""
+def _spread(groups: Sequence[Hashable]) -> list[int]:
+    """The positions of the first of each group, in their order, then those of the second of each, and so on."""
+    met: Counter[Hashable] = Counter()
+    turns = []
+    for group in groups:
+        turns.append(met[group])
+        met[group] += 1
+    return sorted(range(len(groups)), key=turns.__getitem__)
 
-    def __init__(self, work: Callable[[T], R]) -> None:
-        self._work = work
-        self.seconds: list[float] = []
 
-    def __call__(self, item: T) -> R:
-        started_s = time.perf_counter()
-        try:
-            return self._work(item)
-        finally:
-            self.seconds.append(time.perf_counter() - started_s)
+class _Shift(Generic[T, R]):
+    """One call of ``map``."""
+
+    def __init__(
+        self, pool: ThreadPoolExecutor, work: Callable[[T], R], items: Sequence[T], order: Iterable[int]
+    ) -> None:
+        self._pool, self._work, self._items = pool, work, items
+        self.results: list[R | None] = [None] * len(items)
+        self.errors: list[Exception] = []
+        self.done = 0
+        self.quickest_s = self._lately_s = float("inf")
+        self._waiting = iter(order)
+        self._lock = threading.Lock()
+        self._hands: list[Future[None]] = []
+        self._size = 0
+
+    def work(self, size: int) -> None:
+        """All is done, by ``size`` threads or more."""
+        self._size = min(size, len(self._items))
+        if self._size <= 1:
+            self._hand()
+        else:
+            self._hire(self._size)
+        for hand in self._hands:  # those that are hired meanwhile too
+            wait([hand])
+        for hand in self._hands:
+            hand.result()
+
+    def _hire(self, count: int) -> None:
+        self._hands += [self._pool.submit(self._hand) for _ in range(count)]
+
+    def _hand(self) -> None:
+        while True:
+            with self._lock:
+                position = next(self._waiting, None)
+            if position is None:
+                return
+            began_s = time.perf_counter()
+            try:
+                self.results[position] = self._work(self._items[position])
+            except Exception as error:  # noqa: BLE001  raised again by ``map``, when nobody works any more
+                self.errors.append(error)
+            with self._lock:
+                self._note(time.perf_counter() - began_s)
+
+    def _note(self, seconds: float) -> None:
+        self.done += 1
+        self.quickest_s = min(self.quickest_s, seconds)
+        self._lately_s = min(self._lately_s, seconds)
+        if self.done % _TELLING == 0:
+            wanted = min(threads_for(self._lately_s), self._size + len(self._items) - self.done)
+            self._lately_s = float("inf")
+            if wanted > self._size:
+                self._hire(wanted - self._size)
+                self._size = wanted

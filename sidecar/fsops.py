@@ -32,6 +32,13 @@ _CHUNK_BYTES = 16 << 20
 """Between two looks at whether a copy should stop; a few milliseconds on a local disk."""
 
 
+def current_umask() -> int:
+    """What the kernel takes from the mode of a new file. Not to be asked while another thread makes one."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
+
+
 class FileSystem:
     """The calls, one method each. Raises what the kernel says, as ``OSError``."""
 

@@ -56,6 +56,9 @@ DEFAULTS: tuple[tuple[bytes, str], ...] = (
 STUMP_PREFIX = b".~jupyterhub-sidecar-restoring-"
 """Where a file system cannot make unnamed files, one being restored has a name with this beginning."""
 
+BESIDE_PREFIX = b".~jupyterhub-sidecar-saving-"
+"""In the mirror, what is being saved beside where it is to stand has a name with this beginning."""
+
 SAVE_LINK = b"Save"
 
 TIER = "another storage tier"
@@ -63,6 +66,7 @@ LINK_TO_PERSIST = "the link to Persist"
 NOT_OURS: tuple[tuple[bytes, str], ...] = (
     (b".nfs", "an NFS leftover of a deleted file"),
     (STUMP_PREFIX, "a file that was being restored"),
+    (BESIDE_PREFIX, "a name that is kept for files that are being saved"),
 )
 """Beginnings of names that are left out whatever the user says, each with its reason."""
 

@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from sidecar.backup.durable import Durable
@@ -62,8 +63,8 @@ class Departures:
         by_path = {item.path: item for item in staged}
         # In the order of their directories: what is above those is opened once.
         for part in self._place.parts(sorted(by_path)):
-            above = [(name_of(path), self._place.directory(parent(path))) for path in part]
-            standing = self._crew.map(lambda each: self._status(*each), above)
+            above = list(zip(map(name_of, part), self._place.directories(part), strict=True))
+            standing = self._crew.map(lambda each: self._status(*each), above, apart=itemgetter(1))
             for path, status in zip(part, standing, strict=True):
                 if status is None:
                     continue
@@ -74,7 +75,7 @@ class Departures:
                 spans[path] = self._span(path, status, known(path), by_path[path].entry.since_ns)
         self._keeper.make_directories(spans, changed)
         for leaving in self._opened(spans):
-            self._crew.map(self._keep_one, leaving)
+            self._crew.map(self._keep_one, leaving, apart=attrgetter("beside"))
 
     def _span(self, path: bytes, status: os.stat_result, known: Entry | None, ended_ns: int) -> Span:
         # What a kill left there before the journal could say so was the state only from its own time on.
@@ -126,10 +127,8 @@ class Departures:
     def _opened(self, spans: Mapping[bytes, Span]) -> Iterator[list[_Leaving]]:
         """The paths with their directories open, which they are until the next list."""
         for part in self._place.parts(spans):
-            yield [
-                _Leaving(path, self._place.directory(parent(path)), self._keeper.directory_of(path), spans[path])
-                for path in part
-            ]
+            places = zip(part, self._place.directories(part), self._keeper.directories_of(part), strict=True)
+            yield [_Leaving(path, above, beside, spans[path]) for path, above, beside in places]
 
     def _prepare_one(self, one: _Leaving) -> bool:
         return self._keeper.prepare(one.path, one.beside)

@@ -61,6 +61,7 @@ class Durable:
             self._sync_all()
         else:
             for part in layout.root.parts(sorted({*directories, *layout.unsynced}), lambda path: path):
+                layout.root.open_all(part, self._crew)
                 self._crew.map(lambda fd: sync_directory(self._fs, fd), list(self._opened(part)))
         layout.unsynced.clear()
 

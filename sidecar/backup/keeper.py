@@ -32,7 +32,7 @@ class Keeper:
     """Keeps contents of the mirror as versions.
 
     ``move`` and ``keep`` may run on several threads at once, each for a path of its own, with descriptors that the
-    caller opened: ``above`` is the directory of the path in the mirror, ``beside`` what ``directory_of`` gave for it.
+    caller opened: ``above`` is the directory of the path in the mirror, ``beside`` what ``directories_of`` gave for it.
     All methods raise ``OSError``.
     """
 
@@ -46,20 +46,21 @@ class Keeper:
         self._lock = threading.Lock()
 
     def make_directories(self, paths: Iterable[bytes], changed: set[bytes]) -> None:
-        """Where ``directory_of`` looks there is a directory for each of ``paths``; for one thread.
+        """Where ``directories_of`` looks there is a directory for each of ``paths``; for one thread.
 
         They and those above them are added to ``changed``, relative to Persist, for the caller to sync. What was open
         before may be closed.
         """
         directories = {parent(self.where(path)) for path in paths}
-        self._place.layout.make_all(sorted(directories))
+        self._place.make_all(sorted(directories))
         for directory in directories:
             # All of them: one that is there may be from an attempt that failed, or died, before it was durable.
             changed.update((*ancestors(directory)[self._versions.count(b"/") :], directory))
 
-    def directory_of(self, path: bytes) -> int:
-        """The directory that holds the versions of ``path`` and of its siblings, open; for one thread."""
-        return self._place.layout.root.directory(parent(self.where(path)))
+    def directories_of(self, paths: Sequence[bytes]) -> list[int]:
+        """Of each path the directory that holds its versions and those of its siblings, open; for one thread."""
+        above = [parent(self.where(path)) for path in paths]
+        return self._place.open_all(above)
 
     def where(self, path: bytes) -> bytes:
         """The directory of the versions of ``path``, relative to Persist."""

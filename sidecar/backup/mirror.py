@@ -6,6 +6,7 @@ from sidecar.backup.index import Index
 from sidecar.backup.persist import Layout, mirror_of
 from sidecar.entry import Entry, Kind, join
 from sidecar.fsops import FileSystem
+from sidecar.select import BESIDE_PREFIX
 
 
 def read_mirror(fs: FileSystem, layout: Layout) -> Index:
@@ -21,7 +22,7 @@ def read_mirror(fs: FileSystem, layout: Layout) -> Index:
             continue
         for name, status in fs.entries(fd):
             seen = Entry.of(status)
-            if seen is None:
+            if seen is None or name.startswith(BESIDE_PREFIX):
                 continue
             path = join(directory, name)
             index.put(path, seen._replace(ctime_ns=0, ino=0, since_ns=seen.mtime_ns), held=False)

@@ -13,6 +13,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import groupby
 from typing import Any
 
 from sidecar.backup import newcomer
@@ -20,7 +21,8 @@ from sidecar.backup.directories import Directories
 from sidecar.backup.mounts import is_mount_point, mount_id, mount_of
 from sidecar.clock import Clock, iso, stamp
 from sidecar.config import Settings
-from sidecar.entry import join, legible, name_of, parent
+from sidecar.crew import Crew
+from sidecar.entry import ancestors, join, legible, name_of, parent
 from sidecar.errors import PersistError, PersistForeign, PersistMissing, PersistUnwell
 from sidecar.fsops import FileSystem, read_file, sync_directory, write_file
 
@@ -224,13 +226,37 @@ class Layout:
                 log.warning("%s on Persist is no file: it is moved aside", legible(name))
                 self.move_aside(join(state, name))
 
-    def make_all(self, paths: Iterable[bytes]) -> set[bytes]:
+    def make_all(self, paths: Iterable[bytes], crew: Crew) -> set[bytes]:
         """As ``make``, for any number of directories. What was open before may be closed."""
-        changed: set[bytes] = set()
-        for path in paths:
+        wanted = list(paths)
+        changed = self._make_by_level(wanted, crew) if crew.size > 1 else set()
+        for path in wanted:
             self.root.make_room(path.count(b"/") + 1)
             changed.update(self.make(path))
         return changed
+
+    def _make_by_level(self, paths: Iterable[bytes], crew: Crew) -> set[bytes]:
+        """As many of the directories as can be made many at a time are there: nothing stood in their way."""
+        changed: set[bytes] = set()
+        every = {each for path in paths for each in (*ancestors(path), path)}
+        if len(every) > self.root.most // 2:
+            return changed
+        self.root.make_room(len(every))
+        for _, level in groupby(sorted(every, key=_depth), key=_depth):
+            together = list(level)
+            self.root.open_all(together, crew)
+            missing = [each for each in together if self.root.is_open(parent(each)) and not self.root.is_open(each)]
+            made = crew.map(self._make_one, [(name_of(each), self.root.directory(parent(each))) for each in missing])
+            changed.update(parent(each) for each, is_new in zip(missing, made, strict=True) if is_new)
+            self.root.open_all(missing, crew)
+        return changed
+
+    def _make_one(self, one: tuple[bytes, int]) -> bool:
+        try:
+            self.fs.mkdir(one[0], 0o700, at=one[1])
+        except FileExistsError:
+            return False
+        return True
 
     def _is_directory(self, path: bytes) -> bool:
         try:
@@ -257,3 +283,7 @@ class Layout:
 
     def close(self) -> None:
         self.root.close()
+
+
+def _depth(path: bytes) -> int:
+    return path.count(b"/")

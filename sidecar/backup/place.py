@@ -6,13 +6,15 @@ import errno
 import itertools
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 
-from sidecar.backup import journal, left_behind, moves
+from sidecar.backup import beside, journal, left_behind, moves
+from sidecar.backup.beside import Beside
 from sidecar.backup.persist import Layout, check_mounted, mirror_of, state_of
 from sidecar.clock import Clock
 from sidecar.config import Settings
+from sidecar.crew import Crew
 from sidecar.entry import Entry, join, legible, name_of, parent
 from sidecar.errors import Fenced, PersistError
 from sidecar.fsops import FileSystem
@@ -22,7 +24,7 @@ log = logging.getLogger(__name__)
 NOTHING_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 """What a look at a path says when nothing of ours stands there."""
 
-_OUR_FILES = (journal.NAME, moves.NAME, left_behind.NAME)
+_OUR_FILES = (journal.NAME, moves.NAME, left_behind.NAME, beside.NAME)
 _NO_FILE = {errno.EISDIR, errno.EPERM}
 """What removing a directory as if it were a file says: Linux the first, POSIX the second."""
 
@@ -31,10 +33,15 @@ class Place:
     """Mirror, state and staging. Everything raises ``OSError``; opening also ``PersistError``. For one thread."""
 
     def __init__(
-        self, fs: FileSystem, clock: Clock, settings: Settings, admit: Callable[[int], None] = lambda _state_fd: None
+        self,
+        fs: FileSystem,
+        clock: Clock,
+        settings: Settings,
+        crew: Crew,
+        admit: Callable[[int], None] = lambda _state_fd: None,
     ) -> None:
         """``admit`` is called with the directory of the state, before anything there is touched, and may raise."""
-        self._fs, self._clock, self._settings, self._admit = fs, clock, settings, admit
+        self._fs, self._clock, self._settings, self._crew, self._admit = fs, clock, settings, crew, admit
         self.layout = Layout(fs, clock, settings)
         self._mirror, self._state = mirror_of(self.layout.server), state_of(self.layout.server)
         self._staging = self._state + b"/staging"
@@ -49,6 +56,7 @@ class Place:
                 self._held[path] = fs.duplicate(self.layout.root.directory(path))
             self.state_fd, self.staging_fd = self._held[self._state], self._held[self._staging]
             admit(self.state_fd)
+            self.beside = Beside(fs, crew, self._held[self._mirror], self.state_fd)
             self.sweep()
             on_failure.pop_all()
 
@@ -60,6 +68,7 @@ class Place:
             except OSError as error:
                 self._sweep_other(name, error)
         self.clear_the_way()
+        self.beside.sweep()
 
     def _sweep_other(self, name: bytes, error: OSError) -> None:
         """What cannot be unlinked is moved aside where it is not ours; else it stays, in no one's way."""
@@ -85,6 +94,19 @@ class Place:
     def directory(self, path: bytes) -> int:
         """The mirror's directory ``path``, open until ``end_batch`` or the next of ``parts``."""
         return self.layout.root.directory(self.in_mirror(path))
+
+    def directories(self, paths: Sequence[bytes]) -> list[int]:
+        """The mirror's directory of each of ``paths``, one of the lists of ``parts``, as ``directory``."""
+        return self.open_all([self.in_mirror(parent(path)) for path in paths])
+
+    def open_all(self, directories: Sequence[bytes]) -> list[int]:
+        """Each of the directories, relative to Persist, open as long as ``directory`` keeps them."""
+        self.layout.root.open_all(directories, self._crew)
+        return [self.layout.root.directory(path) for path in directories]
+
+    def make_all(self, directories: Iterable[bytes]) -> set[bytes]:
+        """As ``Layout.make_all``, by the crew."""
+        return self.layout.make_all(directories, self._crew)
 
     def parts(self, paths: Iterable[bytes]) -> Iterator[list[bytes]]:
         """``paths`` in lists of which the directories, and those of the versions, can be open at once.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
+from operator import itemgetter
 
 from sidecar.backup import journal as records
 from sidecar.backup.departures import Departures
@@ -50,7 +51,7 @@ class Store:
     ) -> None:
         """Without a ``tenancy`` there must be no other writer. Raises ``OSError`` and ``PersistError``."""
         self._fs, self._clock, self._crew, self._tenancy = fs, clock, crew, tenancy
-        self.place = Place(fs, clock, settings, tenancy.admit) if tenancy else Place(fs, clock, settings)
+        self.place = Place(fs, clock, settings, crew, tenancy.admit) if tenancy else Place(fs, clock, settings, crew)
         self.durable = Durable(fs, clock, self.place, crew)
         if self.durable.at_once:
             crew.size = 1  # a local file system, where there is nothing to wait for
@@ -71,6 +72,7 @@ class Store:
                 self._departures.directory_arrived(move.new, move.at_ns)
             self._replay()
             if tenancy and tenancy.may_have_company:
+                self.place.beside.distrust()
                 # What the one before us, should it wake up, appends to the journal goes where nobody reads it.
                 self._rewrite_journal()
             on_failure.pop_all()
@@ -186,10 +188,31 @@ class Store:
         finally:
             self._fs.close(fd)
 
-    def discard(self, staged: Staged) -> None:
-        """A staged content that will not be committed is gone, or is swept at the next start."""
+    def discard(self, *staged: Staged) -> None:
+        """Staged contents that will not be committed are gone, or are swept at the next start."""
+        apart = [(each, self.place.staging_fd) for each in staged if not each.beside]
+        beside = {each.path: each for each in staged if each.beside}
+        self._crew.map(self._discard_one, apart)
+        for part in self.place.parts(beside):
+            with suppress(OSError):
+                above = self.place.directories(part)
+                placed = list(zip(map(beside.__getitem__, part), above, strict=True))
+                self._crew.map(self._discard_one, placed, apart=itemgetter(1))
+
+    def _discard_one(self, placed: tuple[Staged, int]) -> None:
         with suppress(OSError):
-            self._fs.unlink(staged.name, at=self.place.staging_fd)
+            self._fs.unlink(placed[0].name, at=placed[1])
+
+    def make_ready(self, paths: Iterable[bytes]) -> None:
+        """What is to be saved at ``paths`` may be staged beside them: the directories are there, and a kill is no harm.
+
+        Nothing is durable but that. Raises ``Fenced`` and ``DestinationError``.
+        """
+        self._check_lease()
+        directories = {parent(path) for path in paths}
+        with destination():
+            self._make_mirror_directories(sorted(directories), self._unknown_above(directories))
+            self.place.beside.begin(directories)
 
     def clear_the_way(self, arriving: Iterable[tuple[bytes, Entry]]) -> dict[bytes, Entry]:
         """What the mirror holds where another kind of thing is to stand has become a version; what it holds still."""
@@ -225,8 +248,8 @@ class Store:
             self.durable.sync(changed)
             by_path = {item.path: item for item in staged}
             for part in self.place.parts(by_path):
-                above = [self.place.directory(parent(path)) for path in part]
-                self._crew.map(self._put_in_place, [(by_path[path], at) for path, at in zip(part, above, strict=True)])
+                placed = zip(map(by_path.__getitem__, part), self.place.directories(part), strict=True)
+                self._crew.map(self._put_in_place, list(placed), apart=itemgetter(1))
             self.durable.sync(map(self.place.in_mirror, directories))
             # A directory that only the mirror knew of would stay in it when it is gone from the home.
             self.record([*((path, _UNSEEN) for path in sorted(unknown)), *((item.path, item.entry) for item in staged)])
@@ -235,7 +258,8 @@ class Store:
 
     def _put_in_place(self, placed: tuple[Staged, int]) -> None:
         item, above = placed
-        self._fs.rename(item.name, name_of(item.path), source_at=self.place.staging_fd, target_at=above)
+        source = above if item.beside else self.place.staging_fd
+        self._fs.rename(item.name, name_of(item.path), source_at=source, target_at=above)
 
     def make_directories(self, directories: Sequence[tuple[bytes, Entry]]) -> list[Saved]:
         """Every directory, outermost first, stands in the mirror, durably, and the journal says so."""
@@ -272,6 +296,7 @@ class Store:
                 self.place.layout.move_aside(self.place.in_mirror(new))
             self._journal.append([records.moving_record(old, new)])
             self._begun = move
+            self.place.beside.follow(old, new)
             self.check_lease()
             source, target = self.place.directory(parent(old)), self.place.directory(parent(new))
             self._fs.rename(name_of(old), name_of(new), source_at=source, target_at=target)
@@ -328,9 +353,7 @@ class Store:
         before may be closed.
         """
         changed = {self.place.in_mirror(parent(each)) for each in unknown}
-        for path in paths:
-            changed |= self.place.layout.make_all([self.place.in_mirror(path)])
-        return changed
+        return changed | self.place.make_all(map(self.place.in_mirror, paths))
 
     def tidy(self) -> None:
         """A journal that is mostly history is written anew. It takes seconds for a million files: for idle moments."""
@@ -349,6 +372,7 @@ class Store:
 
     def close(self) -> None:
         self._journal.close()
+        self.place.beside.close()
         self.place.close()
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import partial
 from operator import itemgetter
 
 from sidecar.backup.store import Store
 from sidecar.copy import FULL, Cancelled, Copier, Source, Staged, does_not_fit
-from sidecar.crew import Crew, Timed
+from sidecar.crew import Crew
 from sidecar.entry import Entry, name_of, parent
-from sidecar.fsops import READ_FLAGS, DestinationError, FileSystem, Tree
+from sidecar.errors import Fenced
+from sidecar.fsops import READ_FLAGS, DestinationError, FileSystem, Tree, destination
 from sidecar.outcome import Failed, Outcome, Saved, Vanished
 from sidecar.saving.jobs import Wanted
 from sidecar.saving.lane import Copied
@@ -59,9 +59,7 @@ class BatchCopier:
 
     def discard_all(self, results: Iterable[object]) -> None:
         """Nothing stays of what is staged among ``results``."""
-        for result in results:
-            if isinstance(result, Staged):
-                self._store.discard(result)
+        self._store.discard(*(result for result in results if isinstance(result, Staged)))
 
     def save_directories(self, directories: Sequence[tuple[bytes, Entry]]) -> list[Outcome]:
         """As ``save``, for directories, outermost first."""
@@ -97,46 +95,55 @@ class BatchCopier:
         self._store.record(identical)
         outcomes += [Saved(path, entry) for path, entry in identical]
         results = self._stage(sources)
-        outcomes += [result for result in results if not isinstance(result, Staged)]
+        others = [result for result in results if not isinstance(result, Staged)]
         rank = {path: position for position, (path, _) in enumerate(files)}
         staged = [result for result in results if isinstance(result, Staged)]
-        return outcomes + self.commit(sorted(staged, key=lambda each: rank[each.path]))
+        saved = self.commit(sorted(staged, key=lambda each: rank[each.path]))
+        self._store.place.beside.settle({parent(result.path) for result in others})
+        return [*outcomes, *others, *saved]
 
     def commit(self, staged: Sequence[Staged]) -> list[Saved]:
         """What is staged is safe, or nothing of it stays. Raises ``DestinationError``."""
         try:
             return self._store.commit(staged)
-        except DestinationError:
-            for each in staged:
-                self._store.discard(each)
+        except (DestinationError, Fenced):
+            self._store.discard(*staged)
             raise
 
     def _stage(self, sources: Sequence[Source]) -> list[Copied]:
         """Every source is staged and accounted for, durable where the batch is not synced as a whole."""
-        harden_later = not self._store.durable.at_once
-        stage = Timed(partial(self._try_to_stage, harden_later=harden_later))
-        results = self._crew.map(stage, sources)
-        self._crew.learn(stage.seconds)
-        if harden_later:
-            staged = [result for result in results if isinstance(result, Staged)]
-            others = [result for result in results if not isinstance(result, Staged)]
-            results = [*others, *self._crew.map(self._try_to_harden, staged)]
+        if self._store.durable.at_once:
+            results = self._crew.map(self._try_to_stage, sources, learn=True)
+        else:
+            results = self._stage_beside(sources)
         failure = next((result for result in results if isinstance(result, DestinationError | Cancelled)), None)
         if failure is not None:
             self.discard_all(results)
             raise failure
         return [result for result in results if not isinstance(result, DestinationError | Cancelled)]
 
-    def _try_to_stage(self, source: Source, *, harden_later: bool) -> Copied | DestinationError | Cancelled:
+    def _stage_beside(self, sources: Sequence[Source]) -> list[Copied | DestinationError | Cancelled]:
+        by_path = {source.path: source for source in sources}
+        self._store.make_ready(by_path)
+        results: list[Copied | DestinationError | Cancelled] = []
+        for part in self._store.place.parts(by_path):
+            with destination():
+                above = self._store.place.directories(part)
+            placed = list(zip(map(by_path.__getitem__, part), above, strict=True))
+            results += self._crew.map(self._try_to_stage_beside, placed, apart=itemgetter(1), learn=True)
+        return results
+
+    def _try_to_stage(self, source: Source) -> Copied | DestinationError | Cancelled:
         try:
-            return self._copier.stage(source, self._store.place.staging_name(), harden_later=harden_later)
+            return self._copier.stage(source, self._store.place.staging_name(), harden_later=False)
         except (DestinationError, Cancelled) as error:
             return error
 
-    def _try_to_harden(self, staged: Staged) -> Copied | DestinationError:
+    def _try_to_stage_beside(self, placed: tuple[Source, int]) -> Copied | DestinationError | Cancelled:
+        source, above = placed
         try:
-            return self._copier.harden(staged)
-        except DestinationError as error:
+            return self._copier.stage_beside(source, self._store.place.beside.new_name(), above)
+        except (DestinationError, Cancelled) as error:
             return error
 
     def _is_in_mirror(self, path: bytes, directory_fd: int) -> bool:

@@ -33,7 +33,7 @@ from sidecar.sqlite.files import companions_of
 
 log = logging.getLogger(__name__)
 
-_BATCH_FILES = 256
+_BATCH_FILES = 1024
 _LARGE_BATCH_FILES = 2048
 _BATCH_BYTES = 64 << 20
 """What becomes safe together: enough to share the syncs, and soon over, so that a fresher change can go first."""

@@ -12,12 +12,14 @@ from pathlib import Path
 
 from sidecar.archive import Archive
 from sidecar.backup import journal
+from sidecar.backup.frames import payloads
 from sidecar.backup.journal import JournalUnreadable, Replayed
 from sidecar.config import Settings
 from sidecar.engine import Engine
 from sidecar.entry import Kind
 from sidecar.errors import EXIT_SAFE, NothingToRestore, SidecarError
 from sidecar.fsops import FileSystem
+from sidecar.select import BESIDE_PREFIX
 from tests.faults.faulty import SYNCED_AS_A_WHOLE, FaultyFileSystem, Killed, SwiftClock
 
 OUT_OF_TIME_S = 30.0
@@ -120,12 +122,16 @@ class Backup:
 
     def __init__(self, tree: Tree, story: Story) -> None:
         self.story = story
-        self.mirror = within(tree, MIRROR)
+        everything = within(tree, MIRROR)
+        self.mirror = {name: content for name, content in everything.items() if not _is_beside(name)}
         self.journal = tree.get(STATE + "journal")
         kept = files(within(tree, STATE + "versions/"))
         self.versions = [(name.rpartition("/")[0], content) for name, content in kept.items()]
         self.aside = list(files(within(tree, STATE + "aside/")).values())
-        self.staged = list(within(tree, STATE + "staging/"))
+        self.beside = [name for name in everything if _is_beside(name)]
+        """What is staged in the mirror itself."""
+        self.staged = [*within(tree, STATE + "staging/"), *self.beside]
+        self._record = tree.get(STATE + "staging-in") or b""
 
     @property
     def says(self) -> Replayed | None:
@@ -176,9 +182,16 @@ class Backup:
         for name, content in self.story.unknown.items():
             assert (name, content) in everything or content in self.aside, f"{name}, which is not ours, is lost"
 
+    def check_swept(self) -> None:
+        """What is staged in the mirror lies where the next start looks for it."""
+        looked_into = {os.fsdecode(each[1:]) for each, _ in payloads(iter([self._record]), frozenset(b"\x01"))}
+        for name in self.beside:
+            assert name.rpartition("/")[0] in looked_into, f"nobody will ever sweep {name}"
+
     def check(self) -> None:
         """All of the above, by its own journal."""
         self.check_whole()
+        self.check_swept()
         says = self.says
         if says is not None:
             self.check_safe(says)
@@ -192,6 +205,10 @@ class Backup:
             mirror = {name: content for name, content in mirror.items() if name in home}
         unknown = {name for name in self.story.unknown if name not in home}
         assert {name: content for name, content in mirror.items() if name not in unknown} == home
+
+
+def _is_beside(name: str) -> bool:
+    return name.rpartition("/")[2].startswith(os.fsdecode(BESIDE_PREFIX))
 
 
 Life = Callable[["Scene", FaultyFileSystem], int]

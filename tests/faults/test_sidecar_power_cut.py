@@ -78,6 +78,7 @@ def _claims(disk: Disk) -> Replayed | None:
 def _check(found: dict[str, Found], claims: Replayed | None, story: Story) -> Backup:
     backup = Backup(contents(found), story)
     backup.check_whole()
+    backup.check_swept()
     for says in (claims, backup.says):
         if says is not None:
             backup.check_safe(says)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sidecar.crew import MOST, Crew, Timed, threads_for
+from sidecar.crew import MOST, Crew, threads_for
 
 
 @pytest.fixture
@@ -44,20 +44,43 @@ def test_a_slow_persist_gets_more_threads_and_a_quick_one_fewer(crew: Crew) -> N
     assert threads_for(0.00005) == 1
     assert 1 < threads_for(0.005) < MOST
     assert threads_for(2.0) == MOST
-    crew.learn([0.02] * 100)
+    crew.map(time.sleep, [0.02] * 100, learn=True)
     assert crew.size == MOST
-    crew.learn([5.0] * 3)  # too few to tell
+    crew.map(time.sleep, [0.0] * 3, learn=True)  # too few to tell
     assert crew.size == MOST
-    crew.learn([0.5] * 99 + [0.0004])
-    assert crew.size == 2
+    crew.map(time.sleep, [0.02] * 99 + [0.0], learn=True)
+    assert crew.size < 8
     names = set(crew.map(lambda _: threading.current_thread().name, list(range(200))))
-    assert 1 <= len(names) <= 2
+    assert 1 <= len(names) < 8
 
 
-def test_the_seconds_of_each_call_are_kept_also_of_one_that_fails() -> None:
-    work = Timed[int, int](lambda number: 1 // number)
-    assert work(1) == 1
-    with pytest.raises(ZeroDivisionError):
-        work(0)
-    assert len(work.seconds) == 2
-    assert min(work.seconds) >= 0
+def test_a_persist_that_has_become_slow_gets_more_threads_in_the_middle_of_the_work(crew: Crew) -> None:
+    crew.size = 1
+    began = time.monotonic()
+    names: set[str] = set()
+
+    def work(seconds: float) -> None:
+        time.sleep(seconds)
+        names.add(threading.current_thread().name)
+
+    crew.map(work, [0.02] * 400)
+    assert len(names) > MOST // 2
+    assert time.monotonic() - began < 400 * 0.02 / 4
+
+
+def test_threads_take_items_of_different_groups_and_the_results_stay_in_order(crew: Crew) -> None:
+    taken: list[int] = []
+
+    def work(item: int) -> int:
+        taken.append(item)
+        return item
+
+    crew.size = 2
+    items = [0] * 8 + [1] * 8
+    assert crew.map(work, items, apart=lambda item: item) == items
+    assert taken.count(0) == taken.count(1) == 8
+    assert 3 <= sum(taken[:8]) <= 5
+    crew.size = 1
+    taken.clear()
+    assert crew.map(work, items, apart=lambda item: item) == items
+    assert taken == items, "one thread has nothing to wait for, and keeps the order"
