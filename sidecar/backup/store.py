@@ -2,16 +2,16 @@
 
 The order makes every kill harmless: content is staged and durable; the old content gets a second name among the
 versions; one rename puts the new content in place; the directory is synced; and only then the journal calls it safe.
-Contents are staged beside the mirror, on the same mount, and not in it: a kill never leaves a stump in the user's
-backup, and what it leaves is swept in one small directory.
+Where a batch is synced as a whole, contents are staged beside the mirror, on the same mount, and not in it: a kill
+never leaves a stump in the user's backup, and what it leaves is swept in one small directory. Where every file is
+synced for itself, they are staged in the directories of the mirror: see ``beside``.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, suppress
-from operator import itemgetter
+from contextlib import ExitStack
 
 from sidecar.backup import journal as records
 from sidecar.backup.departures import Departures
@@ -22,6 +22,7 @@ from sidecar.backup.keeper import Keeper
 from sidecar.backup.mirror import read_mirror
 from sidecar.backup.moves import Move, Moves
 from sidecar.backup.place import Place
+from sidecar.backup.staging import Staging
 from sidecar.backup.tenancy import Tenancy
 from sidecar.clock import Clock
 from sidecar.config import Settings
@@ -50,7 +51,7 @@ class Store:
         self, fs: FileSystem, clock: Clock, settings: Settings, crew: Crew, tenancy: Tenancy | None = None
     ) -> None:
         """Without a ``tenancy`` there must be no other writer. Raises ``OSError`` and ``PersistError``."""
-        self._fs, self._clock, self._crew, self._tenancy = fs, clock, crew, tenancy
+        self._fs, self._clock, self._tenancy = fs, clock, tenancy
         self.place = Place(fs, clock, settings, crew, tenancy.admit) if tenancy else Place(fs, clock, settings, crew)
         self.durable = Durable(fs, clock, self.place, crew)
         if self.durable.at_once:
@@ -62,6 +63,7 @@ class Store:
         self._removed_ns = 0
         """When something was last removed."""
         self._keeper = Keeper(fs, clock, self.place)
+        self._staging = Staging(fs, self.place, crew)
         self._departures = Departures(fs, self.place, self.durable, self._keeper, crew)
         self.on_safe: Callable[[Sequence[tuple[bytes, Entry]]], None] = lambda _: None
         """Hears of all that the journal has begun to call safe."""
@@ -190,18 +192,7 @@ class Store:
 
     def discard(self, *staged: Staged) -> None:
         """Staged contents that will not be committed are gone, or are swept at the next start."""
-        apart = [(each, self.place.staging_fd) for each in staged if not each.beside]
-        beside = {each.path: each for each in staged if each.beside}
-        self._crew.map(self._discard_one, apart)
-        for part in self.place.parts(beside):
-            with suppress(OSError):
-                above = self.place.directories(part)
-                placed = list(zip(map(beside.__getitem__, part), above, strict=True))
-                self._crew.map(self._discard_one, placed, apart=itemgetter(1))
-
-    def _discard_one(self, placed: tuple[Staged, int]) -> None:
-        with suppress(OSError):
-            self._fs.unlink(placed[0].name, at=placed[1])
+        self._staging.discard(staged)
 
     def make_ready(self, paths: Iterable[bytes]) -> None:
         """What is to be saved at ``paths`` may be staged beside them: the directories are there, and a kill is no harm.
@@ -246,20 +237,12 @@ class Store:
             changed = self._make_mirror_directories(directories, unknown)
             self._departures.keep_replaced(staged, known.get, changed)
             self.durable.sync(changed)
-            by_path = {item.path: item for item in staged}
-            for part in self.place.parts(by_path):
-                placed = zip(map(by_path.__getitem__, part), self.place.directories(part), strict=True)
-                self._crew.map(self._put_in_place, list(placed), apart=itemgetter(1))
+            self._staging.put_in_place(staged)
             self.durable.sync(map(self.place.in_mirror, directories))
             # A directory that only the mirror knew of would stay in it when it is gone from the home.
             self.record([*((path, _UNSEEN) for path in sorted(unknown)), *((item.path, item.entry) for item in staged)])
             self._keeper.thin()
         return [Saved(item.path, item.entry) for item in staged]
-
-    def _put_in_place(self, placed: tuple[Staged, int]) -> None:
-        item, above = placed
-        source = above if item.beside else self.place.staging_fd
-        self._fs.rename(item.name, name_of(item.path), source_at=source, target_at=above)
 
     def make_directories(self, directories: Sequence[tuple[bytes, Entry]]) -> list[Saved]:
         """Every directory, outermost first, stands in the mirror, durably, and the journal says so."""

@@ -47,9 +47,10 @@ def test_whatever_call_fails_while_saving_nothing_is_torn_lost_or_falsely_called
         changed.put_persist_back()
         return changed
 
-    count = 0
+    count = left = 0
     for scene, code, _ in every_call(begin, save, step=step, offset=31 * [*MODES].index(kind)):
         count += 1
+        left += bool(scene.backup.beside)
         scene.backup.check()
         assert read(scene.home) == home, "the home was touched"
         if code == EXIT_SAFE:
@@ -59,6 +60,7 @@ def test_whatever_call_fails_while_saving_nothing_is_torn_lost_or_falsely_called
         scene.backup.check_mirrors(home)
         assert not scene.backup.staged
     assert count > 1000 // step
+    assert (left > 0) == (kind == "by file"), "nothing was ever swept from the mirror, or should not have been there"
 
 
 @pytest.mark.parametrize("kind", MODES)

@@ -44,7 +44,7 @@ def test_a_slow_persist_gets_more_threads_and_a_quick_one_fewer(crew: Crew) -> N
     assert threads_for(0.00005) == 1
     assert 1 < threads_for(0.005) < MOST
     assert threads_for(2.0) == MOST
-    crew.map(time.sleep, [0.02] * 100, learn=True)
+    crew.map(time.sleep, [0.03] * 100, learn=True)
     assert crew.size == MOST
     crew.map(time.sleep, [0.0] * 3, learn=True)  # too few to tell
     assert crew.size == MOST
@@ -63,9 +63,9 @@ def test_a_persist_that_has_become_slow_gets_more_threads_in_the_middle_of_the_w
         time.sleep(seconds)
         names.add(threading.current_thread().name)
 
-    crew.map(work, [0.02] * 400)
+    crew.map(work, [0.03] * 400)
     assert len(names) > MOST // 2
-    assert time.monotonic() - began < 400 * 0.02 / 4
+    assert time.monotonic() - began < 400 * 0.03 / 4
 
 
 def test_threads_take_items_of_different_groups_and_the_results_stay_in_order(crew: Crew) -> None:
