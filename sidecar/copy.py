@@ -29,6 +29,7 @@ from sidecar.fsops import (
     copy_content,
     current_umask,
     destination,
+    write_all,
 )
 from sidecar.outcome import ChangedWhileReading, Failed, Skipped, Vanished
 
@@ -41,6 +42,9 @@ _TO_BE_SURE_NS = 100_000
 _ATTEMPTS = 3
 
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+
+LOADED_BYTES = 8 << 10
+"""A source so small may be in memory while it waits for its turn."""
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Persist cannot take this file; a smaller one may still fit."""
@@ -57,6 +61,14 @@ class Source(NamedTuple):
     """If it turns out to be a core dump, it is left out."""
     mapped: bool = False
     """It may be written through a mapping: then only a sync of it makes the next write change its times."""
+
+
+class Loaded(NamedTuple):
+    """The whole content of a source, as it was when it was ``entry``."""
+
+    path: bytes
+    entry: Entry
+    data: bytes
 
 
 class Staged(NamedTuple):
@@ -93,15 +105,49 @@ class Copier:
     cancelled: Callable[[], bool]
     umask: int = field(default_factory=current_umask)
 
+    def load(self, source: Source) -> Loaded | None:
+        """The content of a small source, if it can be had at once; else it is for ``stage`` to wait, or to say why not.
+
+        To be asked by the one thread that hands out the work: were it for many threads to read what costs no waiting,
+        each would wait for the interpreter's lock at each of its calls.
+        """
+        entry = source.entry
+        if entry.kind is not Kind.FILE or entry.size > LOADED_BYTES or source.mapped or source.may_be_core:
+            return None
+        with suppress(OSError):
+            fd = self.fs.open(name_of(source.path), READ_FLAGS, at=source.directory_fd)
+            try:
+                return self._load(source.path, fd)
+            finally:
+                self.fs.close(fd)
+        return None
+
+    def _load(self, path: bytes, fd: int) -> Loaded | None:
+        before = self.fs.fstat(fd)
+        started_ns = self.clock.now_ns()
+        is_small = stat.S_ISREG(before.st_mode) and before.st_size <= min(LOADED_BYTES, self.max_file_bytes)
+        if not is_small or 0 <= before.st_ctime_ns + TICK_NS - started_ns <= 2 * TICK_NS:
+            return None
+        data = self.fs.read(fd, before.st_size)
+        after = self.fs.fstat(fd)
+        whole = len(data) == before.st_size and untouched(before, after, started_ns, self.clock.now_ns())
+        entry = Entry.of(after)
+        return Loaded(path, entry, data) if whole and entry is not None else None
+
     def stage_beside(
-        self, source: Source, name: bytes, at: int
+        self, source: Source | Loaded, name: bytes, at: int
     ) -> Staged | Vanished | ChangedWhileReading | Skipped | Failed:
         """As ``stage`` and then ``harden``, in the directory ``at``, in which the source's copy is to stand."""
         there = replace(self, staging_fd=at)
-        staged = there.stage(source, name, harden_later=True)
-        if isinstance(staged, Staged):
-            staged = there.harden(staged)
-        return staged._replace(fd=-1, beside=True) if isinstance(staged, Staged) else staged
+        staged = (
+            there._stage_loaded(source, name)
+            if isinstance(source, Loaded)
+            else there.stage(source, name, harden_later=True)
+        )
+        if not isinstance(staged, Staged):
+            return staged
+        hardened = there.harden(staged)
+        return hardened._replace(fd=-1, beside=True) if isinstance(hardened, Staged) else hardened
 
     def stage(
         self, source: Source, name: bytes, *, harden_later: bool, attempts: int = _ATTEMPTS
@@ -151,6 +197,34 @@ class Copier:
             with suppress(OSError):
                 self.fs.close(staged.fd)
         self._discard(staged.name)
+
+    def _stage_loaded(self, loaded: Loaded, name: bytes) -> Staged | Vanished | Failed:
+        path, entry, data = loaded
+        try:
+            with destination():
+                target, mode = self._create(name, entry.mode)
+                try:
+                    write_all(self.fs, target, data)
+                    self._finish(target, entry, mode)
+                except OSError:
+                    self.fs.close(target)
+                    raise
+        except DestinationError as error:
+            self._discard(name)
+            return self._failure(path, error)
+        return Staged(path, entry, name, target)
+
+    def _create(self, name: bytes, mode: int) -> tuple[int, int]:
+        """The new file ``name``, open, and its mode: that of the source, where the kernel gives it at once."""
+        # A stump is no more secret than the file is, and this is one call less.
+        wanted = mode & 0o777
+        given = wanted if wanted & 0o600 == 0o600 and not wanted & self.umask else 0o600
+        return self.fs.open(name, CREATE_FLAGS, given, at=self.staging_fd), given
+
+    def _finish(self, target: int, entry: Entry, given: int) -> None:
+        self.fs.set_times(target, entry.mtime_ns)
+        if given != entry.mode & 0o777:
+            self.fs.fchmod(target, entry.mode & 0o777)
 
     def _failure(self, path: bytes, error: OSError) -> Vanished | Failed:
         if isinstance(error, DestinationError):
@@ -209,11 +283,8 @@ class Copier:
 
     def _copy(self, path: bytes, fd: int, before: os.stat_result, name: bytes, *, harden_later: bool) -> Staged | None:
         started_ns = self.clock.now_ns()
-        wanted = before.st_mode & 0o777
-        # One call less where the kernel gives the mode at once. A stump is no more secret than the file is.
-        mode = wanted if wanted & 0o600 == 0o600 and not wanted & self.umask else 0o600
         with destination():
-            target = self.fs.open(name, CREATE_FLAGS, mode, at=self.staging_fd)
+            target, given = self._create(name, before.st_mode)
         staged = None
         try:
             copied = copy_content(self.fs, fd, target, before, self._pause)
@@ -222,9 +293,7 @@ class Copier:
             entry = Entry.of(after)
             if whole and entry is not None:
                 with destination():
-                    self.fs.set_times(target, entry.mtime_ns)
-                    if mode != entry.mode & 0o777:
-                        self.fs.fchmod(target, entry.mode & 0o777)
+                    self._finish(target, entry, given)
                 staged = Staged(path, entry, name, target if harden_later else -1)
         finally:
             if staged is None:

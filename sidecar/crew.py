@@ -18,11 +18,8 @@ from typing import Generic, TypeVar
 MOST = 64
 _AT_FIRST = 8
 
-_COMPUTING_S = 0.0004
-"""What one small file costs in processor time where a thread has to wait: 0.2 ms and more for the waits themselves.
-
-Twice as many threads do not save more files, measured at 1.5 ms a call, and each is woken more often.
-"""
+_COMPUTING_S = 0.00025
+"""What one small file costs in processor time where a thread has to wait for it, apart from the waiting."""
 
 _TELLING = 16
 """Fewer files than this say little about latency: one of them may have met anything."""

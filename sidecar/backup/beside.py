@@ -33,6 +33,8 @@ _TAGS = frozenset(_TAG)
 _MOST_RECORDED = 1024
 """Directories in the record, besides those that must be: a start after a kill looks into each."""
 _MOST_BYTES = 64 << 20
+_CHANCE_BYTES = 8
+"""In a name."""
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _CLOSED_TO_US = {errno.EACCES, errno.EPERM}
 
@@ -55,9 +57,10 @@ class Beside:
         """Where something may have stayed."""
 
     @staticmethod
-    def new_name() -> bytes:
-        """A name that nothing else has, and that nobody can guess."""
-        return BESIDE_PREFIX + os.urandom(8).hex().encode()
+    def new_names(count: int) -> list[bytes]:
+        """So many names that nothing else has, and that nobody can guess."""
+        chance = os.urandom(_CHANCE_BYTES * count).hex().encode()
+        return [BESIDE_PREFIX + chance[at : at + 2 * _CHANCE_BYTES] for at in range(0, len(chance), 2 * _CHANCE_BYTES)]
 
     def sweep(self) -> None:
         """Nothing that was staged before stays, wherever the record says; what cannot be removed is kept in mind."""

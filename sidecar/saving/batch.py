@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 
 from sidecar.backup.store import Store
-from sidecar.copy import FULL, Cancelled, Copier, Source, Staged, does_not_fit
+from sidecar.copy import FULL, Cancelled, Copier, Loaded, Source, Staged, does_not_fit
 from sidecar.crew import Crew
 from sidecar.entry import Entry, name_of, parent
 from sidecar.errors import Fenced
@@ -129,8 +129,9 @@ class BatchCopier:
         for part in self._store.place.parts(by_path):
             with destination():
                 above = self._store.place.directories(part)
-            placed = list(zip(map(by_path.__getitem__, part), above, strict=True))
-            results += self._crew.map(self._try_to_stage_beside, placed, apart=itemgetter(1), learn=True)
+            loaded = [self._copier.load(by_path[path]) or by_path[path] for path in part]
+            placed = list(zip(loaded, self._store.place.beside.new_names(len(part)), above, strict=True))
+            results += self._crew.map(self._try_to_stage_beside, placed, apart=itemgetter(2), learn=True)
         return results
 
     def _try_to_stage(self, source: Source) -> Copied | DestinationError | Cancelled:
@@ -139,10 +140,9 @@ class BatchCopier:
         except (DestinationError, Cancelled) as error:
             return error
 
-    def _try_to_stage_beside(self, placed: tuple[Source, int]) -> Copied | DestinationError | Cancelled:
-        source, above = placed
+    def _try_to_stage_beside(self, placed: tuple[Source | Loaded, bytes, int]) -> Copied | DestinationError | Cancelled:
         try:
-            return self._copier.stage_beside(source, self._store.place.beside.new_name(), above)
+            return self._copier.stage_beside(*placed)
         except (DestinationError, Cancelled) as error:
             return error
 

@@ -66,7 +66,7 @@ def _stage(
         assert entry is not None
         directory = store.place.directories([path])[0]
         source = Source(name_of(path), at, entry)
-        result = copier.stage_beside(source, store.place.beside.new_name(), directory)
+        result = copier.stage_beside(source, store.place.beside.new_names(1)[0], directory)
         assert isinstance(result, Staged)
         staged.append(result._replace(path=path))
     os.close(at)
@@ -147,7 +147,7 @@ def test_what_stands_under_a_temporary_name_is_never_written_to(
     persist = tmp_path / "persist"
     victim = tmp_path / "victim"
     victim.write_text("of the user")
-    monkeypatch.setattr(Beside, "new_name", staticmethod(lambda: BESIDE_PREFIX + b"guessed"))
+    monkeypatch.setattr(Beside, "new_names", staticmethod(lambda count: [BESIDE_PREFIX + b"guessed"] * count))
     with opened_store(persist, SetClock(), _Far()) as store:
         save(store, {b"d/kept": b"1"}, SetClock())
         (persist / MIRROR / "d" / os.fsdecode(BESIDE_PREFIX + b"guessed")).symlink_to(victim)
