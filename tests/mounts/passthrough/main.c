@@ -86,6 +86,7 @@ static void *work(void *unused) {
             if (!error || in->opcode == FUSE_RELEASE || in->opcode == FUSE_RELEASEDIR)
                 error = operate(&call);
             answer(in, error, out, call.out_bytes);
+            nodes_end_request();
         }
     }
     return unused;
