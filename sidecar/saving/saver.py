@@ -33,8 +33,9 @@ from sidecar.sqlite.files import companions_of
 
 log = logging.getLogger(__name__)
 
-_BATCH_FILES = 1024
 _LARGE_BATCH_FILES = 2048
+_BATCH_FILES = 1024
+"""Where every call waits: in so many directories that the threads seldom wait for each other; saved in about 1 s."""
 _BATCH_BYTES = 64 << 20
 """What becomes safe together: enough to share the syncs, and soon over, so that a fresher change can go first."""
 
