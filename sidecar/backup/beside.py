@@ -141,8 +141,8 @@ class Beside:
             return set()
         found: set[bytes] = set()
         try:
-            for payload, _ in payloads(iter([data]), _TAGS):
-                found.add(payload[1:])
+            for some, _ in payloads(iter([data]), _TAGS):
+                found.update(payload[1:] for payload in some)
         except ValueError as error:
             log.warning("the record of what was being saved is %s: something of it may stay in the backup", error)
         return {each for each in found if each == b"" or not {b"", b".", b".."}.intersection(each.split(b"/"))}

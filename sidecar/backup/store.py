@@ -199,7 +199,7 @@ class Store:
 
         Nothing is durable but that. Raises ``Fenced`` and ``DestinationError``.
         """
-        self._check_lease()
+        self.check_lease()
         directories = {parent(path) for path in paths}
         with destination():
             self._make_mirror_directories(sorted(directories), self._unknown_above(directories))

@@ -184,7 +184,8 @@ class Backup:
 
     def check_swept(self) -> None:
         """What is staged in the mirror lies where the next start looks for it."""
-        looked_into = {os.fsdecode(each[1:]) for each, _ in payloads(iter([self._record]), frozenset(b"\x01"))}
+        blocks = payloads(iter([self._record]), frozenset(b"\x01"))
+        looked_into = {os.fsdecode(each[1:]) for some, _ in blocks for each in some}
         for name in self.beside:
             assert name.rpartition("/")[0] in looked_into, f"nobody will ever sweep {name}"
 
