@@ -37,7 +37,8 @@ class Crew:
     """Works for one thread, which waits. Nothing runs between two calls of ``map``."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(MOST, thread_name_prefix="persist")
+        self._pool = _pool()
+        self._has_threads = False
         self.size = _AT_FIRST
 
     def map(
@@ -56,6 +57,7 @@ class Crew:
         first error when all have ended.
         """
         order = range(len(items)) if apart is None or self.size == 1 else _spread([apart(item) for item in items])
+        self._has_threads = True
         shift = _Shift(self._pool, work, items, order)
         shift.work(self.size)
         if learn and shift.done >= _TELLING:
@@ -65,9 +67,19 @@ class Crew:
             raise shift.errors[0]
         return shift.results  # type: ignore[return-value]  # without an error every place was filled
 
+    def rest(self) -> None:
+        """No thread waits for work: each keeps a hundred kilobytes. For moments in which there is nothing to do."""
+        if self._has_threads:
+            self._pool.shutdown(wait=False)
+            self._pool, self._has_threads = _pool(), False
+
     def close(self) -> None:
         """The threads end."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(MOST, thread_name_prefix="persist")
 
 
 def _spread(groups: Sequence[Hashable]) -> list[int]:

@@ -212,6 +212,7 @@ class Engine:
     def _tidy(self) -> None:
         """In a turn that has nothing else to do: nobody waits for it, as somebody does in a flush."""
         if not len(self.saver) and not self.trouble:
+            self._crew.rest()
             try:
                 self.store.tidy()
             except DestinationError as error:

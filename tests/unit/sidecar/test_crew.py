@@ -84,3 +84,18 @@ def test_threads_take_items_of_different_groups_and_the_results_stay_in_order(cr
     taken.clear()
     assert crew.map(work, items, apart=lambda item: item) == items
     assert taken == items, "one thread has nothing to wait for, and keeps the order"
+
+
+def test_a_crew_that_rests_has_no_threads_and_works_again() -> None:
+    crew = Crew()
+    crew.size = 4
+    others = set(threading.enumerate())
+    for _ in range(2):
+        assert crew.map(lambda number: number * 2, range(100)) == [number * 2 for number in range(100)]
+        ours = set(threading.enumerate()) - others
+        assert ours
+        crew.rest()
+        for thread in ours:
+            thread.join(5)
+            assert not thread.is_alive(), "it waits for work that may never come"
+    crew.close()
