@@ -90,6 +90,7 @@ def test_a_start_that_waits_never_uses_what_lies_below_the_mount_point(bound: Bo
     (bound.home / "second.ipynb").write_text("second")
     with Diary(bound) as diary:
         diary.until_persist_is("missing", _SAID_WITHIN_S)
+        wait_until(lambda: "is not there" in bound.log.read_text(), "it has tried to open it again", 20)
         assert tree(_below(bound)) == {}, "something was written below the mount"
         bound.come_back()
         diary.until_all_is_safe(_SAFE_WITHIN_S)
