@@ -25,6 +25,9 @@ from sidecar.fsops import FileSystem
 _MOST_ARRIVED = 100
 """Directories of which it is remembered when they were moved; it matters while older changes may come in."""
 
+_LISTED = 32
+"""So many names of a directory come with one round trip, at least."""
+
 
 class _Leaving(NamedTuple):
     """A content of the mirror that becomes a version, with its directories open: see ``Keeper``."""
@@ -53,19 +56,27 @@ class Departures:
             del self._arrived_at[next(iter(self._arrived_at))]
 
     def keep_replaced(
-        self, staged: Sequence[Staged], known: Callable[[bytes], Entry | None], changed: set[bytes]
+        self,
+        staged: Sequence[Staged],
+        known: Callable[[bytes], Entry | None],
+        names: Callable[[bytes], Sequence[bytes]],
+        changed: set[bytes],
     ) -> None:
         """What stands in the mirror where something staged is to stand is a version too, and may be replaced.
 
-        ``known`` tells what the mirror holds. The directories that have to be synced are added to ``changed``.
+        ``known`` tells what the mirror holds, ``names`` which names in a directory. The directories that have to be
+        synced are added to ``changed``.
         """
         spans: dict[bytes, Span] = {}
         by_path = {item.path: item for item in staged}
         # In the order of their directories: what is above those is opened once.
         for part in self._place.parts(sorted(by_path)):
-            above = list(zip(map(name_of, part), self._place.directories(part), strict=True))
-            standing = self._crew.map(lambda each: self._status(*each), above, apart=itemgetter(1))
-            for path, status in zip(part, standing, strict=True):
+            above = dict(zip(part, self._place.directories(part), strict=True))
+            if not self._durable.at_once:
+                for path in self._absent([path for path in part if known(path) is None], above, names):
+                    del above[path]
+            standing = self._crew.map(lambda each: self._status(*each), list(above.items()), apart=itemgetter(1))
+            for path, status in zip(above, standing, strict=True):
                 if status is None:
                     continue
                 if stat.S_ISDIR(status.st_mode):
@@ -76,6 +87,21 @@ class Departures:
         self._keeper.make_directories(spans, changed)
         for leaving in self._opened(spans):
             self._crew.map(self._keep_one, leaving, apart=attrgetter("beside"))
+
+    def _absent(
+        self, paths: Iterable[bytes], above: Mapping[bytes, int], names: Callable[[bytes], Sequence[bytes]]
+    ) -> Iterator[bytes]:
+        """Of ``paths``, in the directories open as ``above``, those that a listing shows not to be there.
+
+        Where every call is a round trip, and a directory gets many new names, one listing is cheaper than many looks.
+        """
+        by_directory: dict[bytes, list[bytes]] = {}
+        for path in paths:
+            by_directory.setdefault(parent(path), []).append(path)
+        many = [new for directory, new in by_directory.items() if len(names(directory)) + _LISTED < _LISTED * len(new)]
+        for new, listed in zip(many, self._crew.map(self._fs.names, [above[new[0]] for new in many]), strict=True):
+            there = set(listed)
+            yield from (path for path in new if name_of(path) not in there)
 
     def _span(self, path: bytes, status: os.stat_result, known: Entry | None, ended_ns: int) -> Span:
         # What a kill left there before the journal could say so was the state only from its own time on.
@@ -146,8 +172,8 @@ class Departures:
                 ended_ns = max(ended_ns, at_ns + 1000)
         return ended_ns
 
-    def _status(self, name: bytes, at: int) -> os.stat_result | None:
+    def _status(self, path: bytes, at: int) -> os.stat_result | None:
         try:
-            return self._fs.lstat(name, at=at)
+            return self._fs.lstat(name_of(path), at=at)
         except FileNotFoundError:
             return None

@@ -235,7 +235,7 @@ class Store:
             directories = sorted({parent(item.path) for item in staged})
             unknown = self._unknown_above(directories)
             changed = self._make_mirror_directories(directories, unknown)
-            self._departures.keep_replaced(staged, known.get, changed)
+            self._departures.keep_replaced(staged, known.get, self.index.names, changed)
             self.durable.sync(changed)
             self._staging.put_in_place(staged)
             self.durable.sync(map(self.place.in_mirror, directories))
