@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 
-from sidecar.backup.holder import Holder, is_gone
 from sidecar.backup.lease_record import HEAD_BYTES, RECORD_BYTES, WORKING_S, Damaged, Reason, Record, decode, head, tail
 from sidecar.backup.newcomer import NAME, Held, Newcomer, Taken
-from sidecar.clock import Clock
 from sidecar.errors import Fenced, PersistForeign
-from sidecar.fsops import FileSystem, read_all, read_file, write_all
+from sidecar.fsops import read_all, read_file, write_all
 
-__all__ = ["NAME", "Held", "Lease", "Taken"]
+__all__ = ["NAME", "Held", "Lease", "Newcomer", "Taken"]
 
 _BEAT_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -30,18 +27,9 @@ class Lease:
     the lease was seen in other hands, from then on for good.
     """
 
-    def __init__(
-        self,
-        fs: FileSystem,
-        clock: Clock,
-        directory_fd: int,
-        holder: Holder,
-        *,
-        process_is_gone: Callable[[Holder], bool] = is_gone,
-    ) -> None:
-        """``directory_fd`` is the state directory of the server. The caller keeps it open."""
-        self._fs, self._fd = fs, directory_fd
-        self._newcomer = Newcomer(fs, clock, directory_fd, holder, process_is_gone=process_is_gone)
+    def __init__(self, newcomer: Newcomer) -> None:
+        """``newcomer`` is who asks for it, and where; he asks for nobody else."""
+        self._newcomer, self._fs, self._fd = newcomer, newcomer.fs, newcomer.directory_fd
         self._held: Record | None = None
         self._tail = b""
         self._released = False

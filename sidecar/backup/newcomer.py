@@ -72,7 +72,7 @@ class _Watched:
 
 
 class Newcomer:
-    """Asks for the lease in the directory ``directory_fd`` until it is there. For one thread."""
+    """Asks for the lease of one server's place until it is there. For one thread."""
 
     def __init__(
         self,
@@ -83,7 +83,9 @@ class Newcomer:
         *,
         process_is_gone: Callable[[Holder], bool] = is_gone,
     ) -> None:
-        self._fs, self._clock, self._fd, self._holder = fs, clock, directory_fd, holder
+        """``directory_fd`` is the state directory of the server. The caller keeps it open."""
+        self.fs, self.directory_fd = fs, directory_fd
+        self._clock, self._holder = clock, holder
         self._is_gone = process_is_gone
         self._watched: dict[bytes, _Watched] = {}
         self._began_s = 0.0
@@ -157,18 +159,18 @@ class Newcomer:
             first = self._link(own, claim, mine)
         except OSError:
             with suppress(OSError):
-                self._fs.unlink(own, at=self._fd)
+                self.fs.unlink(own, at=self.directory_fd)
             raise
         if not first:
             with suppress(FileNotFoundError):
-                self._fs.unlink(own, at=self._fd)
+                self.fs.unlink(own, at=self.directory_fd)
             return None
         self._mine = mine
         return mine
 
     def _link(self, own: bytes, claim: bytes, mine: Record) -> bool:
         try:
-            self._fs.link(own, claim, source_at=self._fd, target_at=self._fd)
+            self.fs.link(own, claim, source_at=self.directory_fd, target_at=self.directory_fd)
         except FileNotFoundError:
             return False  # somebody with a claim has swept what we would rename
         except FileExistsError:
@@ -183,12 +185,12 @@ class Newcomer:
         return True
 
     def _create(self, name: bytes, record: Record) -> None:
-        fd = self._fs.open(name, CREATE_FLAGS, at=self._fd)
+        fd = self.fs.open(name, CREATE_FLAGS, at=self.directory_fd)
         try:
-            write_all(self._fs, fd, encode(record))
-            self._fs.fsync(fd)
+            write_all(self.fs, fd, encode(record))
+            self.fs.fsync(fd)
         finally:
-            self._fs.close(fd)
+            self.fs.close(fd)
 
     def _install(self, mine: Record, judged: bytes | None, reason: Reason) -> Taken | Held:
         """``mine``, which is the newest claim, is the lease, if the lease is still what was ``judged``."""
@@ -197,7 +199,7 @@ class Newcomer:
             return Held(None, 0.0)
         failure: OSError | None = None
         try:
-            self._fs.rename(_own(mine), NAME, source_at=self._fd, target_at=self._fd)
+            self.fs.rename(_own(mine), NAME, source_at=self.directory_fd, target_at=self.directory_fd)
         except OSError as error:
             failure = error
         # On NFS a rename may have happened and say that it has not.
@@ -206,10 +208,10 @@ class Newcomer:
                 self._mine = None  # somebody has claimed the generation after ours
                 return Held(None, 0.0)
             raise failure
-        sync_directory(self._fs, self._fd)
+        sync_directory(self.fs, self.directory_fd)
         for claim in claims:
             with suppress(OSError):  # the next one who takes the lease tries again
-                self._fs.unlink(claim, at=self._fd)
+                self.fs.unlink(claim, at=self.directory_fd)
         self._mine = None
         return Taken(mine, reason)
 
@@ -221,13 +223,13 @@ class Newcomer:
         """
         done = lease.generation if isinstance(lease, Record) else 0
         left = []
-        for name in self._fs.names(self._fd):
+        for name in self.fs.names(self.directory_fd):
             generation = _claimed(name)
             if 0 < generation <= mine.generation and generation > done:
                 left.append(name)
             elif 0 < generation <= done or (name.startswith(_OWN) and name != _own(mine)):
                 with suppress(FileNotFoundError):
-                    self._fs.unlink(name, at=self._fd)
+                    self.fs.unlink(name, at=self.directory_fd)
         return left
 
     def _holds(self, name: bytes, record: Record) -> bool:
@@ -237,7 +239,7 @@ class Newcomer:
     def _read(self, name: bytes) -> bytes | None:
         self._began_s = self._clock.monotonic()
         try:
-            return read_file(self._fs, self._fd, name, MOST_BYTES)
+            return read_file(self.fs, self.directory_fd, name, MOST_BYTES)
         except FileNotFoundError:
             return None
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from sidecar.backup.holder import this_process
 from sidecar.backup.lease import NAME, Lease
 from sidecar.backup.lease_record import Reason
-from sidecar.backup.newcomer import Held, Taken
+from sidecar.backup.newcomer import Held, Newcomer, Taken
 from sidecar.backup.rhythm import Rhythm
 from sidecar.clock import Clock
 from sidecar.errors import Fenced, LeaseHeld
@@ -53,17 +53,20 @@ class Tenancy:
         with self._lock:
             if self._lease is None:
                 self._fd = self._fs.duplicate(state_fd)
-                self._lease = Lease(self._fs, self._clock, self._fd, self._holder)
+                self._lease = self._new_lease()
             else:
                 here, before = self._fs.fstat(state_fd), self._fs.fstat(self._fd)
                 os.dup2(state_fd, self._fd, inheritable=False)
                 if (here.st_dev, here.st_ino) != (before.st_dev, before.st_ino):
                     # What stands in another directory says nothing about the lease that we had.
-                    self._lease = Lease(self._fs, self._clock, self._fd, self._holder)
+                    self._lease = self._new_lease()
         self.look()
         if self._thread is None:
             self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
             self._thread.start()
+
+    def _new_lease(self) -> Lease:
+        return Lease(Newcomer(self._fs, self._clock, self._fd, self._holder))
 
     def look(self) -> None:
         """The lease is ours. Raises ``LeaseHeld``, ``Fenced`` and ``OSError``."""

@@ -11,7 +11,7 @@ import sys
 import time
 
 from sidecar.backup.holder import this_process
-from sidecar.backup.lease import Lease, Taken
+from sidecar.backup.lease import Lease, Newcomer, Taken
 from sidecar.clock import Clock
 from sidecar.errors import Fenced
 from sidecar.fsops import FileSystem
@@ -22,7 +22,7 @@ _LOOK_S = 0.1
 
 def main(directory: str, pod_uid: str, rounds: int) -> None:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    lease = Lease(FileSystem(), Clock(), fd, this_process(pod_uid))
+    lease = Lease(Newcomer(FileSystem(), Clock(), fd, this_process(pod_uid)))
     print("looking", flush=True)
     while not isinstance(found := lease.look(), Taken):
         time.sleep(_LOOK_S)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sidecar.backup.holder import Holder
-from sidecar.backup.lease import Lease
+from sidecar.backup.lease import Lease, Newcomer
 from sidecar.backup.lease_record import Damaged, Record, decode
 from sidecar.clock import Clock
 from sidecar.fsops import FileSystem
@@ -32,7 +32,8 @@ class Bench:
 
     def lease(self, holder: Holder, fs: FileSystem | None = None) -> Lease:
         """A lease object of ``holder``, which has not looked yet; a sync costs nothing."""
-        return Lease(fs or FaultyFileSystem(), self.clock, self.fd, holder, process_is_gone=self.dead.__contains__)
+        is_dead = self.dead.__contains__
+        return Lease(Newcomer(fs or FaultyFileSystem(), self.clock, self.fd, holder, process_is_gone=is_dead))
 
     def on_disk(self) -> Record:
         """What the lease says."""
