@@ -230,9 +230,13 @@ class _Life:
 
     def _opened(self) -> Engine:
         engine = self._engine = Engine(
-            self._fs, self._clock, self._settings, wake=self._signals.wake, tenancy=self._tenancy
+            self._fs,
+            self._clock,
+            self._settings,
+            wake=self._signals.wake,
+            tenancy=self._tenancy,
+            hindrance=self._hindrance,
         )
-        engine.hindrance = self._hindrance
         self._desk.untold = lambda: engine.finder.untold
         self._watchman.others_at_work = lambda: engine.saver.is_under_way
         if self._settings.restore:

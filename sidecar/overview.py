@@ -8,12 +8,13 @@ from typing import Any
 from sidecar.backup.index import Index
 from sidecar.clock import Clock, iso
 from sidecar.config import Settings
+from sidecar.ending import Ending
 from sidecar.fsops import Tree
+from sidecar.gate import Gate
 from sidecar.home.finder import Finder
 from sidecar.home.scan import Scanner
 from sidecar.saving.saver import Saver
 from sidecar.status import Status
-from sidecar.trouble import Trouble
 
 _LOOKED_AT = 1000
 """As many waiting files are asked for their size: the status is made in every turn."""
@@ -32,24 +33,20 @@ class Overview:
         finder: Finder,
         saver: Saver,
         index: Index,
-        trouble: Trouble,
+        gate: Gate,
+        ending: Ending,
     ) -> None:
         self._clock, self._settings, self._home = clock, settings, home
         self._scanner, self._finder, self._saver, self._index = scanner, finder, saver, index
-        self._trouble = trouble
+        self._gate, self._trouble, self._ending = gate, gate.trouble, ending
         self.restored_files = 0
-        self.free_bytes: int | None = None
-        self.queued_since_s: float | None = None
-        """Since when there is always something that waits to be copied, on the monotonic clock."""
-        self.left_behind: Any = None
-        """What the last end, or this one, could not save."""
 
     def status(self, state: str, detail: str) -> Status:
         """A ``watching`` sidecar with trouble is ``degraded``."""
         saver, finder, index, books = self._saver, self._finder, self._index, self._saver.books
         if state == "watching" and (self._trouble or saver.braked):
             state = "degraded"
-        oldest = [at_s for at_s in (finder.settle.oldest_s(), self.queued_since_s) if at_s]
+        oldest = [at_s for at_s in (finder.settle.oldest_s(), self._gate.queued_since_s) if at_s]
         waiting = len(finder.settle) + len(finder.backlog) + finder.unseen
         return Status(
             state=state,
@@ -68,12 +65,12 @@ class Overview:
             last_saved_at=None if books.saved_at_ns is None else iso(books.saved_at_ns),
             persist_state=self._persist_state(),
             persist_since=self._trouble.since_s,
-            free_bytes=self.free_bytes,
+            free_bytes=self._gate.free_bytes,
             watches=finder.watch.watches if finder.watch else 0,
             overflows=finder.watch.overflows if finder.watch else 0,
             limit_reached=finder.watch.limit_reached if finder.watch else False,
             scan_interval_s=round(finder.scan_interval_s, 3),
-            left_behind=self.left_behind,
+            left_behind=self._ending.left_behind,
             brake=self._brake_document(),
         )
 

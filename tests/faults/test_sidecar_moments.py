@@ -126,7 +126,7 @@ def test_a_directory_that_comes_back_after_half_a_removal_is_in_the_mirror(setti
     engine.finder.scan()
     clock.sleep(10)
     engine.turn()
-    assert engine.trouble is not None
+    assert engine.trouble
     directory.mkdir()
     clock.sleep(100)
     engine.flush(catch_up_s=0, out_of_time=lambda: False)

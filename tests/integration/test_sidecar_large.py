@@ -72,8 +72,8 @@ def test_a_drain_without_time_for_a_large_file_names_it(tmp_path: Path) -> None:
         ends_at = time.monotonic() + 1.0
         assert engine.drain(lambda: time.monotonic() > ends_at) == 5
         assert (mirror / "notes.md").read_text() == "short"
-        assert engine.overview.left_behind["count"] == 1
-        assert engine.overview.left_behind["files"][0]["path"] == "large.h5"
+        assert engine.status("stopped").left_behind["count"] == 1
+        assert engine.status("stopped").left_behind["files"][0]["path"] == "large.h5"
         fs.go_on.set()
 
 

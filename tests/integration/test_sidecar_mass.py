@@ -101,4 +101,4 @@ def test_what_is_under_way_when_the_time_is_up_is_named(tmp_path: Path) -> None:
         ends_at = time.monotonic() + 1.0
         assert engine.drain(lambda: time.monotonic() > ends_at) == 5
         saved = sum(len(files) for _, _, files in os.walk(mirror))
-        assert engine.overview.left_behind["count"] == FILES + 1 - saved > 0
+        assert engine.status("stopped").left_behind["count"] == FILES + 1 - saved > 0
