@@ -116,7 +116,7 @@ def run(settings: Settings) -> int:
 def backup(settings: Settings, accept_deletions: bool) -> int:
     """Save everything once. Beside a running sidecar, ask it to."""
     from sidecar.backup.persist import check_mounted
-    from sidecar.lifecycle import back_up_once
+    from sidecar.once import back_up_once
 
     check_mounted(settings)
     try:

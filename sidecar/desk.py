@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sidecar.activity import Activity
 from sidecar.clock import Clock
 from sidecar.config import Settings
 from sidecar.fsops import FileSystem
@@ -17,7 +18,6 @@ from sidecar.watchman import Watchman
 
 _DEGRADES = {"hung", "missing"}
 _CAN_DEGRADE = {"starting", "restoring", "watching"}
-
 
 _STILL_THERE_S = 1.0
 """So often somebody who waits is looked for."""
@@ -36,13 +36,20 @@ class Request:
 class Desk:
     """The engine leaves its ``status`` here, and takes the ``requests``."""
 
-    def __init__(self, fs: FileSystem, clock: Clock, settings: Settings, signals: Signals) -> None:
+    def __init__(
+        self,
+        fs: FileSystem,
+        clock: Clock,
+        settings: Settings,
+        signals: Signals,
+        *,
+        watchman: Watchman,
+        activity: Activity,
+    ) -> None:
         self._fs, self._clock, self._settings, self._signals = fs, clock, settings, signals
+        self._watchman, self._activity = watchman, activity
         self.status = Status(server=settings.server, scan_interval_s=settings.scan_interval_s)
         self.requests: deque[Request] = deque()
-        self.watchman: Watchman | None = None
-        self.untold: Callable[[], int] = lambda: 0
-        """How many paths have changed that the engine has not looked at since it left its status."""
 
     def answer(self, request: Mapping[str, Any], is_gone: Callable[[], bool]) -> Mapping[str, Any]:
         """The reply to one request of somebody who may be gone. Raises ``ValueError`` for one that means nothing."""
@@ -61,11 +68,10 @@ class Desk:
 
     def current(self) -> Status:
         """What the engine said last, with what is known though the engine itself may hang."""
-        status = replace(self.status, pending_files=self.status.pending_files + self.untold())
-        if self.watchman is None:
-            return status
-        status = replace(status, shared=self.watchman.shares.documents())
-        problem = self.watchman.problem
+        pending_files = self.status.pending_files + self._activity.untold
+        shared = self._watchman.shares.documents()
+        status = replace(self.status, pending_files=pending_files, shared=shared)
+        problem = self._watchman.problem
         if problem is None:
             return status
         state = "degraded" if problem.state in _DEGRADES and status.state in _CAN_DEGRADE else status.state

@@ -7,42 +7,38 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import resource
 import select
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
 from sidecar import errors
+from sidecar.activity import Activity
 from sidecar.backup.persist import check_mounted, persist_errors
 from sidecar.backup.tenancy import Tenancy
 from sidecar.clock import Clock
 from sidecar.config import Settings
 from sidecar.desk import Desk, Request
 from sidecar.engine import Engine
-from sidecar.entry import Entry, Kind
-from sidecar.errors import Fenced, LeaseHeld, PersistError, PersistForeign, PersistMissing, PersistUnwell
+from sidecar.errors import Fenced, PersistError
 from sidecar.farewell import Farewell
 from sidecar.fsops import DestinationError, FileSystem
+from sidecar.limits import raise_descriptor_limit
 from sidecar.line import Supervised
-from sidecar.retrieval import bring_back, count_files
+from sidecar.opening import Opening
+from sidecar.retrieval import Retrieval, count_files
 from sidecar.server import answering, only_writer
 from sidecar.supervisor import EXIT_AGAIN
-from sidecar.trouble import Trouble
 from sidecar.watchman import Watchman
 
 log = logging.getLogger(__name__)
 
 _CATCH_UP_S = 2.0
 _LONGEST_WAIT_S = 30.0
-_PATIENCE_S = 30.0
-"""For so long a single backup tries a Persist that does not work."""
 _TELL_EVERY_S = 0.5
 """So often the status is told anew while something takes long."""
 _COUNT_EVERY_S = 60.0
 """A home that nobody watches is counted so often: it costs a look at every directory."""
-_FIRST_LOOK_S, _LOOK_EVERY_S = 0.1, 3.0
-"""Between two looks at the lease that somebody else holds: he may just be ending."""
 _QUIET_S, _QUIET_LOOK_S, _DRAIN_SHARE = 3.0, 0.05, 0.3
 """A home in which nothing changes for so long has nobody in it any more; this share of the grace is for the drain."""
 _LOCK_WAIT_S = 3.0
@@ -56,89 +52,60 @@ def run(settings: Settings, supervised: Supervised, fs: FileSystem, clock: Clock
     """
     if supervised.is_first:
         check_mounted(settings)
-    _raise_descriptor_limit()
-    with only_writer(settings.socket_path, _LOCK_WAIT_S, insist=not supervised.is_first) as let_others_come:
-        desk = Desk(fs, clock, settings, supervised.signals)
-        with answering(settings.socket_path, desk.answer):
-            life = _Life(settings, supervised, fs=fs, clock=clock, desk=desk)
-            life.on_abandoned = lambda: _leave_place(settings, let_others_come)
-            return life.live()
-
-
-def _leave_place(settings: Settings, unlock: Callable[[], None]) -> None:
-    """The next sidecar may come, and whoever asks is not answered by one that is over."""
-    with suppress(OSError):
-        os.unlink(settings.socket_path)
-    unlock()
-
-
-def back_up_once(settings: Settings, fs: FileSystem, clock: Clock, *, accept_deletions: bool) -> int:
-    """Everything in the home is safe, and the exit code says whether it is; without a running sidecar.
-
-    Raises ``PersistError``, ``WriterActive`` among them, and ``UsageError``.
-    """
-    check_mounted(settings)
-    _raise_descriptor_limit()
-    with only_writer(settings.socket_path):
-        tenancy = Tenancy(fs, clock, settings.pod_uid)
-        engine = Engine(fs, clock, settings, wake=lambda: None, tenancy=tenancy)
-        try:
-            engine.flush(
-                catch_up_s=0.0,
-                out_of_time=lambda: engine.trouble.lasted_s > _PATIENCE_S,
-                accept_deletions=accept_deletions,
-            )
-            return engine.close_books(late=False)
-        finally:
-            engine.close()
-            tenancy.release()
-
-
-def _raise_descriptor_limit() -> None:
-    """A deep tree needs a descriptor for each level, a batch one for each directory."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(hard, 65536) if hard != resource.RLIM_INFINITY else 65536
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    raise_descriptor_limit()
+    with only_writer(settings.socket_path, _LOCK_WAIT_S, insist=not supervised.is_first) as unlock:
+        return _Life(settings, supervised, fs=fs, clock=clock, unlock=unlock).live()
 
 
 class _Life:
     """One run, from the first look at Persist to the exit code."""
 
-    def __init__(self, settings: Settings, supervised: Supervised, *, fs: FileSystem, clock: Clock, desk: Desk) -> None:
-        self._settings, self._fs, self._clock, self._desk = settings, fs, clock, desk
+    def __init__(
+        self, settings: Settings, supervised: Supervised, *, fs: FileSystem, clock: Clock, unlock: Callable[[], None]
+    ) -> None:
+        """After ``unlock`` another sidecar may have this place."""
+        self._settings, self._fs, self._clock, self._unlock = settings, fs, clock, unlock
         self._signals, self._is_first = supervised.signals, supervised.is_first
-        self._watchman = desk.watchman = Watchman(
-            clock, settings, self._signals, supervised.line, on_late=self._say_late
+        activity = self._activity = Activity(clock)
+        tenancy = self._tenancy = Tenancy(
+            fs,
+            clock,
+            settings.pod_uid,
+            working_since_s=lambda: activity.working_since_s,
+            on_fenced=self._signals.wake,
         )
-        self._watchman.on_abandoned = self._let_others_come
-        self.on_abandoned: Callable[[], None] = lambda: None
-        """Called when the supervisor has left us behind."""
-        self._farewell = Farewell(settings, desk)
-        self._tenancy = Tenancy(fs, clock, settings.pod_uid)
-        self._tenancy.on_fenced = self._signals.wake
-        self._tenancy.working_since_s = lambda: self._watchman.working_since_s
-        self._watchman.is_beating = lambda: self._tenancy.is_beating
+        self._watchman = Watchman(
+            clock,
+            settings,
+            supervised,
+            activity=activity,
+            is_beating=lambda: tenancy.is_beating,
+            on_late=self._say_late,
+            on_abandoned=self._let_others_come,
+        )
+        self._desk = Desk(fs, clock, settings, self._signals, watchman=self._watchman, activity=activity)
+        self._farewell = Farewell(settings, self._desk)
+        self._retrieval = Retrieval(fs, clock, settings)
         self._engine: Engine | None = None
-        self._back: list[tuple[bytes, Entry]] = []
-        """What came back while nothing could be written down."""
         self._counted_s = float("-inf")
         self._state = "starting"
         self._shown_s = 0.0
 
     def live(self) -> int:
-        self._watchman.start()
-        try:
-            code = self._live()
-            if self._watchman.must_reopen:
-                return EXIT_AGAIN
-        finally:
-            self._release_requests()
-            self._close()
-            self._tenancy.release()
-        # The last word: what comes before may hang until the time is up, and then something else is said.
-        self._farewell.say(code)
-        return code
+        """The exit code. Whoever asks is answered meanwhile."""
+        with answering(self._settings.socket_path, self._desk.answer):
+            self._watchman.start()
+            try:
+                code = self._live()
+                if self._watchman.must_reopen:
+                    return EXIT_AGAIN
+            finally:
+                self._release_requests()
+                self._close()
+                self._tenancy.release()
+            # The last word: what comes before may hang until the time is up, and then something else is said.
+            self._farewell.say(code)
+            return code
 
     def _live(self) -> int:
         try:
@@ -148,8 +115,11 @@ class _Life:
             return self._stay_fenced(fenced)
 
     def _let_others_come(self) -> None:
+        """The next sidecar may come, and whoever asks is not answered by one that is over."""
         self._tenancy.stop_beating()
-        self.on_abandoned()
+        with suppress(OSError):
+            os.unlink(self._settings.socket_path)
+        self._unlock()
 
     # The beginning.
 
@@ -169,40 +139,44 @@ class _Life:
     def _open(self) -> Engine | None:
         """An engine whose home has what the mirror has; None where the end came first.
 
-        A Persist that is full, read-only or failing is a state, and not the end of the pod: it is tried until it works.
-        Raises ``PersistError`` for one that cannot be used at all.
+        Raises ``PersistError`` for a Persist that cannot be used at all.
         """
-        trouble = Trouble(self._clock, self._settings.persist)
-        has_read, wait_s = not self._settings.restore, _FIRST_LOOK_S
-        held, held_since_s = "", self._clock.monotonic()
+        opening = Opening(self._clock, self._settings.persist, was_usable=not self._is_first)
         while not self._watchman.must_reopen:
             try:
-                if held:
-                    with persist_errors(self._settings):
-                        self._tenancy.look()
-                return self._opened()
-            except PersistUnwell as error:
-                held = ""
-                trouble.begin(error.cause)
-            except (PersistMissing, PersistForeign) as error:
-                if self._is_first and not (held or trouble):
-                    raise
-                held = ""
-                trouble.begin(OSError(errno.ENOENT, str(error)))
-            except LeaseHeld as error:
-                held = str(error)
-                trouble.end()
+                return self._attempt(opening)
+            except PersistError as error:
+                obstacle = opening.failed(error)
             self._close()
-            has_read = has_read or self._read_only()
-            if held:
-                self._degrade("fenced", held_since_s, held)
-            else:
-                self._degrade(trouble.state, trouble.since_s, "nothing can be saved")
+            self._retrieve()
+            self._degrade(obstacle.persist_state, obstacle.since_s, obstacle.detail)
             if self._signals.ended:
                 break
-            self._pause(self._clock.monotonic() + wait_s if held else trouble.not_before_s)
-            wait_s = min(2 * wait_s, _LOOK_EVERY_S)
+            self._pause(obstacle.retry_s)
         return None
+
+    def _attempt(self, opening: Opening) -> Engine:
+        if opening.is_held:
+            with persist_errors(self._settings):
+                self._tenancy.look()  # costs less than to open everything
+        engine = self._engine = self._activity.engine = Engine(
+            self._fs,
+            self._clock,
+            self._settings,
+            wake=self._signals.wake,
+            tenancy=self._tenancy,
+            hindrance=self._hindrance,
+        )
+        if self._settings.restore:
+            self._show("restoring", "looking at what Persist holds")
+            engine.hold(self._retrieval.back)
+            engine.recover(lambda: self._signals.ended, self._show_restoring)
+        return engine
+
+    def _retrieve(self) -> None:
+        """The home has what Persist holds, where that can be read, though nothing can be saved."""
+        self._retrieval.attempt(lambda: self._signals.ended, self._show_restoring)
+        self._desk.status = replace(self._desk.status, restored_files=self._retrieval.files)
 
     def _degrade(self, persist_state: str, since_s: float | None, detail: str) -> None:
         """The status says that nothing is saved, and why; it is logged when it is new."""
@@ -228,43 +202,8 @@ class _Life:
             self._pause(float("inf"))
         return errors.EXIT_PERSIST
 
-    def _opened(self) -> Engine:
-        engine = self._engine = Engine(
-            self._fs,
-            self._clock,
-            self._settings,
-            wake=self._signals.wake,
-            tenancy=self._tenancy,
-            hindrance=self._hindrance,
-        )
-        self._desk.untold = lambda: engine.finder.untold
-        self._watchman.others_at_work = lambda: engine.saver.is_under_way
-        if self._settings.restore:
-            self._show("restoring", "looking at what Persist holds")
-            engine.hold(self._back)
-            engine.recover(lambda: self._signals.ended, self._show_restoring)
-        return engine
-
-    def _read_only(self) -> bool:
-        """The home has what Persist holds, though nothing can be saved; False where it could not be read either."""
-        try:
-            self._back = bring_back(
-                self._fs,
-                self._clock,
-                self._settings,
-                cancelled=lambda: self._signals.ended,
-                progress=self._show_restoring,
-            )
-        except (OSError, PersistError) as error:
-            log.warning("nothing can be brought back yet: %s", error)
-            return False
-        files = sum(entry.kind is not Kind.DIRECTORY for _, entry in self._back)
-        self._desk.status = replace(self._desk.status, restored_files=files)
-        return True
-
     def _close(self) -> None:
-        self._desk.untold = lambda: 0
-        self._watchman.others_at_work = lambda: False
+        self._activity.engine = None
         if self._engine is not None:
             self._engine.close()
             self._engine = None
@@ -279,7 +218,7 @@ class _Life:
     def _pause(self, until_s: float) -> None:
         poller = select.poll()
         poller.register(self._signals.wait_fd, select.POLLIN)
-        with self._watchman.waiting():
+        with self._activity.waiting():
             while not (self._signals.ended or self._watchman.must_reopen) and self._clock.monotonic() < until_s:
                 self._release_requests()  # nobody can be helped now
                 poller.poll(min(_LONGEST_WAIT_S, max(0.0, until_s - self._clock.monotonic())) * 1000)
@@ -313,7 +252,7 @@ class _Life:
         noticed_at: float | None = None
         while not self._signals.ended and not self._watchman.must_reopen:
             wait_s = min(_LONGEST_WAIT_S, max(0.0, engine.next_due_s() - self._clock.monotonic()))
-            with self._watchman.waiting():
+            with self._activity.waiting():
                 if poller.poll(wait_s * 1000):
                     self._signals.clear_wakes()
             if self._tenancy.fence:

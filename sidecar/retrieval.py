@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -9,14 +10,42 @@ from contextlib import ExitStack
 from sidecar.archive import Archive
 from sidecar.clock import Clock
 from sidecar.config import Settings
-from sidecar.entry import Entry
+from sidecar.entry import Entry, Kind
+from sidecar.errors import PersistError
 from sidecar.fsops import FileSystem, Tree
 from sidecar.home.links import make_save_link, session_of
 from sidecar.home.scan import Scanner
 from sidecar.home.trail import Trail, walk_names
 from sidecar.restore import Restored, Restorer, in_order
 
+log = logging.getLogger(__name__)
+
 _BATCH = 512
+
+
+class Retrieval:
+    """Brings back once what Persist holds, in as many attempts as it takes to read it."""
+
+    def __init__(self, fs: FileSystem, clock: Clock, settings: Settings) -> None:
+        self._fs, self._clock, self._settings = fs, clock, settings
+        self._is_due = settings.restore
+        self.back: list[tuple[bytes, Entry]] = []
+        """What has come back, as it is in the home."""
+
+    @property
+    def files(self) -> int:
+        """How many files have come back."""
+        return sum(entry.kind is not Kind.DIRECTORY for _, entry in self.back)
+
+    def attempt(self, cancelled: Callable[[], bool], progress: Callable[[int, int], None]) -> None:
+        """The home has what Persist holds, unless that cannot be read either; nothing where it has it already."""
+        if not self._is_due:
+            return
+        try:
+            self.back = bring_back(self._fs, self._clock, self._settings, cancelled=cancelled, progress=progress)
+            self._is_due = False
+        except (OSError, PersistError) as error:
+            log.warning("nothing can be brought back yet: %s", error)
 
 
 def bring_back(

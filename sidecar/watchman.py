@@ -9,18 +9,18 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
+from sidecar.activity import Activity
 from sidecar.backup.mounts import mount_id
 from sidecar.clock import Clock
 from sidecar.config import Settings
-from sidecar.line import Line, encoded
+from sidecar.line import Supervised, encoded
 from sidecar.probe import HUNG
 from sidecar.server import alive_path
 from sidecar.shares import Shares
-from sidecar.signals import Signals
 
 log = logging.getLogger(__name__)
 
@@ -55,24 +55,30 @@ class Watchman:
     """Runs until the process ends. What it finds is read by any thread."""
 
     def __init__(
-        self, clock: Clock, settings: Settings, signals: Signals, line: Line, *, on_late: Callable[[], None]
+        self,
+        clock: Clock,
+        settings: Settings,
+        supervised: Supervised,
+        *,
+        activity: Activity,
+        is_beating: Callable[[], bool],
+        on_late: Callable[[], None],
+        on_abandoned: Callable[[], None],
     ) -> None:
-        """``on_late`` is called once, on the watchman's thread, when the time is up."""
-        self._clock, self._settings, self._signals, self._line = clock, settings, signals, line
+        """``is_beating`` says whether the thread of the lease is at Persist.
+
+        On the watchman's thread ``on_late`` is called once, when the time is up, and ``on_abandoned`` when we live on
+        without the supervisor: others may come then.
+        """
+        self._clock, self._settings = clock, settings
+        self._signals, self._line = supervised.signals, supervised.line
+        self._activity, self._is_beating = activity, is_beating
         self._on_late: Callable[[], None] | None = on_late
+        self._on_abandoned = on_abandoned
         self.problem: Problem | None = None
-        self.on_abandoned: Callable[[], None] = lambda: None
-        """Called when we live on without the supervisor: others may come now."""
         self.must_reopen = False
         """Whether Persist was mounted anew: what is open belongs to the old mount."""
-        self.is_beating: Callable[[], bool] = lambda: False
-        """Whether the thread of the lease is at Persist."""
-        self.others_at_work: Callable[[], bool] = lambda: False
-        """Whether something is being saved though the main thread waits."""
-        self.shares = Shares(clock, settings, line)
-        self._is_waiting = False
-        self.working_since_s: float | None = clock.monotonic()
-        """Since when the engine has not waited for something to do, on the monotonic clock; for any thread."""
+        self.shares = Shares(clock, settings, self._line)
         self._still: tuple[object, float] = (None, clock.monotonic())
         self._answers = True
         self._supervisor = os.getppid()
@@ -84,18 +90,6 @@ class Watchman:
         self._line.send("grace", self._settings.grace_s)
         self._line.send("alive", encoded(alive_path(self._settings.socket_path)))
         self._thread.start()
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Inside, the main thread waits for something to do, and it is no sign of trouble that it sleeps."""
-        self._is_waiting = True
-        if not self.others_at_work():
-            self.working_since_s = None
-        try:
-            yield
-        finally:
-            self._is_waiting = False
-            self.working_since_s = self.working_since_s or self._clock.monotonic()
 
     def stands(self) -> None:
         """The engine has come so far that its start did not fail."""
@@ -139,7 +133,7 @@ class Watchman:
         """The supervisor is gone: so are we, unless the time was up and Persist, when it is back, is to hear of it."""
         if self._clock.monotonic() < self._signals.deadline_s(self._settings.grace_s):
             os._exit(1)
-        self.on_abandoned()
+        self._on_abandoned()
         until_s = _cpu_s() + _AFTERLIFE_CPU_S
         while _cpu_s() < until_s:
             self._clock.sleep(_LOOK_EVERY_S)
@@ -167,7 +161,7 @@ class Watchman:
 
     def _look_at_workers(self) -> None:
         now_s = self._clock.monotonic()
-        seen = self._activity()
+        seen = self._seen()
         before, since_s = self._still
         if seen is None or seen != before:
             self._still = (seen, now_s)
@@ -190,12 +184,12 @@ class Watchman:
             log.log(logging.ERROR if state == "hung" else logging.WARNING, "Persist is %s: %s", state, detail)
         self.problem = Problem(state, since_s, detail)
 
-    def _activity(self) -> tuple[int, ...] | None:
+    def _seen(self) -> tuple[int, ...] | None:
         """How long each thread that touches Persist has run so far; None where there is nothing for them to do."""
-        if not self._is_waiting or self.others_at_work():
+        if self._activity.is_working:
             return _ran_ns([os.getpid(), *_threads(_WORKERS)])
         # It beats on while others hang, and so it says nothing about them.
-        return _ran_ns(_threads(_LEASE)) if self.is_beating() else None
+        return _ran_ns(_threads(_LEASE)) if self._is_beating() else None
 
     def _late_s(self) -> float:
         if self._on_late is None:

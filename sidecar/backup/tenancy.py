@@ -29,18 +29,27 @@ _LOST = {errno.ENOENT, errno.EBADMSG, errno.ELOOP, errno.EISDIR, errno.ENXIO, er
 class Tenancy:
     """Lasts from the first ``admit`` to ``release``, over any number of stores. For one thread, beside its own."""
 
-    def __init__(self, fs: FileSystem, clock: Clock, pod_uid: str) -> None:
+    def __init__(
+        self,
+        fs: FileSystem,
+        clock: Clock,
+        pod_uid: str,
+        *,
+        working_since_s: Callable[[], float | None] = lambda: None,
+        on_fenced: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``working_since_s`` says since when there is something to save, on the monotonic clock.
+
+        ``on_fenced`` is called when it is known that somebody else has the lease. Both on the tenancy's thread.
+        """
         self._fs, self._clock = fs, clock
+        self._working_since_s, self._on_fenced = working_since_s, on_fenced
         self._holder = this_process(pod_uid)
         self._fd = -1
         self._lease: Lease | None = None
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
-        self.working_since_s: Callable[[], float | None] = lambda: None
-        """Since when there is something to save, on the monotonic clock."""
-        self.on_fenced: Callable[[], None] = lambda: None
-        """Called on the tenancy's thread when it learns that somebody else has the lease."""
         self.fence = ""
         """Who has the lease that was ours; empty while nobody has."""
         self.is_beating = False
@@ -112,18 +121,18 @@ class Tenancy:
         rhythm = Rhythm(self._clock.monotonic())
         failed = False
         while True:
-            working_since_s = self.working_since_s()
+            working_since_s = self._working_since_s()
             due_s = rhythm.due_s(working_since_s) - self._clock.monotonic()
             if self._over.wait(_AGAIN_S if failed else min(max(0.0, due_s), 2.5)):
                 return
-            if not failed and rhythm.due_s(self.working_since_s()) > self._clock.monotonic():
+            if not failed and rhythm.due_s(self._working_since_s()) > self._clock.monotonic():
                 continue
             failed = not self._beat(rhythm)
             if self.fence:
                 return
 
     def _beat(self, rhythm: Rhythm) -> bool:
-        began_s, interval_s = self._clock.monotonic(), rhythm.interval_s(self.working_since_s())
+        began_s, interval_s = self._clock.monotonic(), rhythm.interval_s(self._working_since_s())
         self.is_beating = True
         try:
             with self._lock:
@@ -132,7 +141,7 @@ class Tenancy:
         except Fenced as fenced:
             if not self._over.is_set():
                 self.fence = str(fenced)
-                self.on_fenced()
+                self._on_fenced()
             return False
         except OSError as error:
             log.warning("the lease cannot be beaten: %s", error.strerror)
