@@ -148,8 +148,9 @@ class Place:
 
         Somebody may remove or rename them while we hold them open, and every write would go where nobody finds it.
         """
-        layout = Layout(self._fs, self._clock, self._settings)
+        layout: Layout | None = None
         try:
+            layout = Layout(self._fs, self._clock, self._settings)
             check_mounted(self._settings)
             if self._is_here(layout):
                 return False
@@ -165,7 +166,8 @@ class Place:
         except PersistError as error:
             raise OSError(errno.ENOENT, str(error)) from error
         finally:
-            layout.close()
+            if layout is not None:
+                layout.close()
         return True
 
     def _is_here(self, layout: Layout) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -125,3 +126,32 @@ def test_another_file_system_in_its_place_gets_everything_before_success_is_clai
         wait_until(saved.exists, "it is saved there too")
     wait_until(lambda: bound.status()["state"] == "watching", "it watches")
     assert bound.end(process) == 0
+
+
+_GONE_BETWEEN_TWO_LOOKS = """
+import subprocess, sys
+from pathlib import Path
+from sidecar.clock import Clock
+from sidecar.config import Settings
+from sidecar.engine import Engine
+from sidecar.fsops import FileSystem
+
+home, persist = sys.argv[1:]
+clock = Clock()
+engine = Engine(FileSystem(), clock, Settings(home=home, persist=persist), wake=lambda: None)
+engine.flush(catch_up_s=0, out_of_time=lambda: False)
+subprocess.run(["umount", "--lazy", persist], check=True)
+Path(home, "second.ipynb").write_text("second")
+until_s = clock.monotonic() + 1
+engine.flush(catch_up_s=0, out_of_time=lambda: clock.monotonic() > until_s)
+print(engine.trouble.state, engine.close_books(late=False))
+engine.close()
+"""
+
+
+def test_it_is_missing_though_nobody_has_said_so_when_it_is_looked_at(bound: BoundPlace) -> None:
+    """The moment between the unmounting and the watchman's word for it."""
+    (bound.home / "first.ipynb").write_text("first")
+    said = bound.inside(sys.executable, "-c", _GONE_BETWEEN_TWO_LOOKS, bound.home, bound.persist_inside)
+    assert said == "missing 4"
+    assert tree(_below(bound)) == {}
