@@ -12,6 +12,7 @@ from sidecar.backup.store import Store
 from sidecar.backup.tenancy import Tenancy
 from sidecar.clock import Clock
 from sidecar.config import Settings
+from sidecar.errors import PersistForeign
 from sidecar.fsops import DestinationError
 from sidecar.home.finder import Finder
 from sidecar.saving.saver import Saver
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 10.0
 """Between two looks at whether the backup still lies where everybody looks for it, while something is saved."""
+
+_REFUSALS = (DestinationError, PersistForeign)
 
 
 class Gate:
@@ -62,7 +65,7 @@ class Gate:
                 self._look_at_place()
             self._saver.step()
             self._note_room()
-        except DestinationError as error:
+        except _REFUSALS as error:
             self.trouble.begin(error)
             return False
         self.trouble.end()
@@ -102,7 +105,7 @@ class Gate:
             self._refuse_hindered()
             self._store.check_lease()
             return not self._look_at_place()
-        except DestinationError as error:
+        except _REFUSALS as error:
             self.trouble.begin(error)
             return False
 

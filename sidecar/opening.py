@@ -53,12 +53,14 @@ class Opening:
                 return Obstacle("fenced", self._began_s, str(error), self._clock.monotonic() + wait_s)
             case PersistUnwell():
                 return self._in_trouble(error.cause)
-            case PersistMissing() | PersistForeign() if may_be_lost:
+            case PersistForeign() if may_be_lost:
+                return self._in_trouble(error)
+            case PersistMissing() if may_be_lost:
                 return self._in_trouble(OSError(errno.ENOENT, str(error)))
             case _:
                 raise error
 
-    def _in_trouble(self, cause: OSError) -> Obstacle:
+    def _in_trouble(self, cause: OSError | PersistForeign) -> Obstacle:
         self._trouble.begin(cause)
         trouble = self._trouble
         return Obstacle(trouble.state, trouble.since_s, "nothing can be saved", trouble.not_before_s)

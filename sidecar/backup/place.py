@@ -16,7 +16,7 @@ from sidecar.clock import Clock
 from sidecar.config import Settings
 from sidecar.crew import Crew
 from sidecar.entry import Entry, join, legible, name_of, parent
-from sidecar.errors import Fenced, PersistError
+from sidecar.errors import Fenced, PersistError, PersistForeign
 from sidecar.fsops import FileSystem
 
 log = logging.getLogger(__name__)
@@ -147,6 +147,7 @@ class Place:
         """Whether the directories had to be made anew; ``on_new`` is called with them in place.
 
         Somebody may remove or rename them while we hold them open, and every write would go where nobody finds it.
+        Raises ``PersistForeign`` where another Persist lies there now, and it is not ours to write to.
         """
         layout: Layout | None = None
         try:
@@ -161,7 +162,7 @@ class Place:
             self._admit(self.state_fd)
             self.sweep()
             on_new()
-        except Fenced:
+        except (Fenced, PersistForeign):
             raise
         except PersistError as error:
             raise OSError(errno.ENOENT, str(error)) from error

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.processes import Place
+from sidecar.server import ask
+from tests.processes import Place, tree
 
 
 def remove_backup(place: Place) -> None:
@@ -84,3 +86,31 @@ def test_what_was_taken_away_while_it_was_down_is_saved_again(
     take_away(place)
     assert place.end(place.start()) == 0
     assert contents(place.mirror) == work
+
+
+def test_somebody_elses_persist_in_its_place_is_foreign_gets_nothing_and_ends_no_pod(
+    place: Place, work: dict[str, str]
+) -> None:
+    place.settings["SIDECAR_OWNER"] = "ada"
+    ours, theirs = place.top / "ours", place.top / "theirs"
+    (theirs / ".jupyterhub-sidecar").mkdir(parents=True)
+    (theirs / ".jupyterhub-sidecar" / "format.json").write_text(json.dumps({"format": 1, "owner": "grace"}))
+    before = tree(theirs)
+    process = place.start("--grace", "3")
+    place.flush()
+    place.persist.rename(ours)
+    theirs.rename(place.persist)
+    with pytest.raises(TimeoutError):
+        ask(place.socket, {"op": "flush"}, 3.0)
+    status = place.status()
+    assert (status["state"], status["persist"]["state"]) == ("degraded", "foreign")
+    place.persist.rename(theirs)
+    ours.rename(place.persist)
+    assert place.flush()["complete"]
+    assert place.status()["persist"]["state"] == "ok"
+    place.persist.rename(ours)
+    theirs.rename(place.persist)
+    assert place.end(process) == 4
+    assert tree(place.persist) == before
+    assert "Persist belongs to 'grace' and not to 'ada'" in place.log.read_text()
+    assert contents(ours / "Backup" / "default") == work

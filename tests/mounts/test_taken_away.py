@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -126,6 +127,45 @@ def test_another_file_system_in_its_place_gets_everything_before_success_is_clai
         wait_until(saved.exists, "it is saved there too")
     wait_until(lambda: bound.status()["state"] == "watching", "it watches")
     assert bound.end(process) == 0
+
+
+def _bind_somebody_elses(place: BoundPlace) -> Path:
+    """At Persist is a mount of one that says it is another owner's; where the test sees that one."""
+    theirs = place.store / "theirs"
+    (theirs / ".jupyterhub-sidecar").mkdir(parents=True)
+    (theirs / ".jupyterhub-sidecar" / "format.json").write_text(json.dumps({"format": 1, "owner": "grace"}))
+    place.inside("mount", "--bind", place.store_inside / "theirs", place.persist_inside)
+    return theirs
+
+
+def test_somebody_elses_persist_in_its_place_is_foreign_until_ours_is_back(bound: BoundPlace) -> None:
+    bound.settings["SIDECAR_OWNER"] = "ada"
+    (bound.home / "first.ipynb").write_text("first")
+    process = bound.start()
+    with Diary(bound) as diary:
+        diary.until_all_is_safe(10)
+        theirs = _bind_somebody_elses(bound)
+        before = tree(theirs)
+        (bound.home / "second.ipynb").write_text("second")
+        diary.until_persist_is("foreign", _SAID_WITHIN_S)
+        diary.until(lambda status: status["pending"]["files"] > 0, "what changes now waits", 10)
+        assert tree(theirs) == before
+        bound.take_away()
+        diary.until_all_is_safe(_SAFE_WITHIN_S)
+    assert _saved(bound) == {"first.ipynb": "first", "second.ipynb": "second"}
+    assert bound.end(process) == 0
+
+
+def test_an_end_while_it_is_somebody_elses_is_persist_not_usable(bound: BoundPlace) -> None:
+    bound.settings["SIDECAR_OWNER"] = "ada"
+    process = bound.start()
+    with Diary(bound) as diary:
+        diary.until_all_is_safe(10)
+        theirs = _bind_somebody_elses(bound)
+        before = tree(theirs)
+        diary.until_persist_is("foreign", _SAID_WITHIN_S)
+    assert bound.end(process) == 4
+    assert tree(theirs) == before
 
 
 _GONE_BETWEEN_TWO_LOOKS = """

@@ -32,7 +32,7 @@ _STATES: list[tuple[PersistError, str]] = [
 ]
 _STATES_OF_ONE_THAT_WAS_USABLE: list[tuple[PersistError, str]] = [
     (PersistMissing("not mounted"), "missing"),
-    (PersistForeign("of somebody else"), "missing"),
+    (PersistForeign("of somebody else"), "foreign"),
 ]
 
 
