@@ -215,9 +215,10 @@ class Place:
         return process.wait(deadline_s)
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
-        """No warning."""
+        """No warning. Its engine, which would still answer for a moment, is gone too."""
         process.kill()
         process.wait()
+        wait_until(lambda: self.status()["state"] == "stopped", "nobody answers any more")
 
     def processes(self) -> set[int]:
         """Every process that a sidecar of this place was, or started: known by its environment, of whichever thread."""

@@ -23,6 +23,8 @@ from sidecar.select import BESIDE_PREFIX
 from tests.faults.faulty import SYNCED_AS_A_WHOLE, FaultyFileSystem, Killed, SwiftClock
 
 OUT_OF_TIME_S = 30.0
+_EVENTS_S = 10.0
+"""The longest wait for the kernel's events, in real time."""
 MIRROR = "Backup/default/"
 STATE = ".jupyterhub-sidecar/default/"
 
@@ -313,5 +315,6 @@ def restore(scene: Scene, fs: FaultyFileSystem) -> int:
         engine.finder.start_watching()
         engine.recover(lambda: False, lambda _done, _total: None)
         failed = bool(engine.recovery.failed)
-        engine.flush(catch_up_s=0.0, out_of_time=lambda: clock.monotonic() > OUT_OF_TIME_S)
+        # What it has brought back is told by events too: the last of them must not come after the flush.
+        engine.flush(catch_up_s=_EVENTS_S, out_of_time=lambda: clock.monotonic() > OUT_OF_TIME_S)
         return 3 if failed else engine.close_books(late=False)
