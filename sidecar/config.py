@@ -20,6 +20,8 @@ DEFAULT_SERVER = "default"
 
 POD_RUN_DIRECTORY = "/run/jupyterhub-sidecar"
 
+SHORTEST_RETENTION_DAYS, LONGEST_RETENTION_DAYS = 1, 3650
+
 _RESERVED = frozenset({"format.json"})
 
 # With a Service called "sidecar" in the namespace the kubelet sets these in every container.
@@ -89,6 +91,9 @@ class Settings:
 
     max_file_bytes: int = 1 << 30
     """Larger files are skipped, and named as skipped."""
+
+    retention_days: int = 365
+    """How long earlier versions of a file stay, ever fewer with age; the last one stays longer."""
 
     socket: str = ""
     """Where the running sidecar answers; empty for the place that ``socket_path`` derives."""
@@ -160,6 +165,11 @@ def _problems(settings: Settings) -> list[str]:
         found.append(f"pod_uid must be at most 64 letters, digits, dots and hyphens, not {settings.pod_uid!r}")
     if "\0" in settings.owner or len(settings.owner) > _OWNER_CHARACTERS:
         found.append(f"owner must be at most {_OWNER_CHARACTERS} characters without a NUL byte")
+    if not SHORTEST_RETENTION_DAYS <= settings.retention_days <= LONGEST_RETENTION_DAYS:
+        found.append(
+            f"retention_days must be {SHORTEST_RETENTION_DAYS} to {LONGEST_RETENTION_DAYS}, "
+            f"not {settings.retention_days!r}"
+        )
     for name in ("grace_s", "quiet_s", "max_delay_s", "scan_interval_s", "max_file_bytes"):
         value = getattr(settings, name)
         if not 0 < value < float("inf"):
@@ -205,6 +215,7 @@ VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "max_delay_s": ("SIDECAR_MAX_DELAY", float),
     "scan_interval_s": ("SIDECAR_SCAN_INTERVAL", float),
     "max_file_bytes": ("SIDECAR_MAX_FILE_BYTES", int),
+    "retention_days": ("SIDECAR_RETENTION_DAYS", int),
     "socket": ("SIDECAR_SOCKET", str),
     "gpu_report": ("GPU_CHECK_REPORT", str),
     "shared": ("SIDECAR_SHARED", _shares),

@@ -12,7 +12,7 @@ from contextlib import suppress
 from sidecar.backup import retention
 from sidecar.backup.persist import state_of
 from sidecar.backup.place import Place
-from sidecar.backup.retention import LADDER, PRESSED, Rung
+from sidecar.backup.retention import LADDER, Rung, pressed
 from sidecar.backup.versions import Span, version_name, versions_in
 from sidecar.clock import Clock
 from sidecar.copy import FULL
@@ -36,8 +36,8 @@ class Keeper:
     All methods raise ``OSError``.
     """
 
-    def __init__(self, fs: FileSystem, clock: Clock, place: Place) -> None:
-        self._fs, self._clock, self._place = fs, clock, place
+    def __init__(self, fs: FileSystem, clock: Clock, place: Place, ladder: Sequence[Rung] = LADDER) -> None:
+        self._fs, self._clock, self._place, self._ladder = fs, clock, place, ladder
         self._versions = state_of(place.layout.server) + b"/versions"
         self._new_versions: dict[bytes, int] = {}
         """How many versions each path has got since it was looked at, or since it had none."""
@@ -117,7 +117,7 @@ class Keeper:
         try:
             put_into(target)
         except OSError as error:
-            if error.errno not in FULL or not self._let_go(path, target, PRESSED):
+            if error.errno not in FULL or not self._let_go(path, target, pressed(self._ladder)):
                 raise
             put_into(target)
 
@@ -207,7 +207,7 @@ class Keeper:
             path, _ = self._many.popitem()
             self._place.layout.root.make_room()
             with suppress(FileNotFoundError, NotADirectoryError):  # removed, by somebody else, meanwhile
-                self._let_go(path, self._place.layout.root.directory(self.where(path)), LADDER)
+                self._let_go(path, self._place.layout.root.directory(self.where(path)), self._ladder)
 
     def _let_go(self, path: bytes, directory: int, ladder: Sequence[Rung]) -> int:
         """How many versions of ``path``, in the open ``directory`` of its versions, are gone by the rule ``ladder``."""

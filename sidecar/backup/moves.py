@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 
-from sidecar.backup.retention import LADDER
+from sidecar.backup.retention import DAY_S
 from sidecar.fsops import FileSystem, read_file, sync_directory, write_all, write_file
 
 NAME = b"moves"
@@ -29,8 +29,6 @@ _RECORD = re.compile(rb"([0-9a-f]{8}) (\{[^{}\n]*\})\n?")
 _LATEST_NS = 2**63 - 1
 _TICK_NS = 1000
 """A version's span is in whole microseconds, and so is the time of a move."""
-_REACH_NS = max(rung.age_s for rung in LADDER) * 1_000_000_000
-"""The age at which the retention rule gives up all but the last version: nothing before it is asked for by time."""
 _THIN_BYTES = 1 << 20
 """Some eight thousand records: below that nothing is thinned."""
 _MOST_BYTES = 16 << 20
@@ -81,8 +79,12 @@ def _is_path(path: bytes) -> bool:
 class Moves:
     """The record in the open state directory of a server. One writer; anybody may read beside it."""
 
-    def __init__(self, fs: FileSystem, state_fd: int) -> None:
+    def __init__(self, fs: FileSystem, state_fd: int, *, reach_days: int = 365) -> None:
+        """``reach_days`` is the age at which the retention rule gives up all but the last version of a file: nothing
+        before it is asked for by time.
+        """
         self._fs = fs
+        self._reach_ns = reach_days * DAY_S * 1_000_000_000
         self._state_fd = state_fd
         self._inode = -1
         self._end = 0
@@ -141,7 +143,7 @@ class Moves:
 
     def _thin(self, move: Move) -> None:
         """``move`` and those before it that can still be asked for are all that is written down, in a new file."""
-        kept = list(_newest([*self.read(), move], move.at_ns - _REACH_NS))
+        kept = list(_newest([*self.read(), move], move.at_ns - self._reach_ns))
         data = b"".join(map(record, reversed(kept)))
         write_file(self._fs, self._state_fd, NAME, data)
         self._limit = max(_THIN_BYTES, 2 * len(data))

@@ -27,8 +27,17 @@ LADDER = (
     Rung(age_s=365 * DAY_S, spacing_s=7 * DAY_S),
 )
 
-PRESSED = LADDER[1:]
-"""On a full Persist, for the one path that needs the room: of a minute no more than its last state."""
+
+def ladder(days: int) -> tuple[Rung, ...]:
+    """``LADDER`` for versions that stay at most ``days``: it ends there, sooner or later."""
+    kept = [rung for rung in LADDER if rung.age_s < days * DAY_S]
+    last = LADDER[min(len(kept), len(LADDER) - 1)]
+    return (*kept[: len(LADDER) - 1], Rung(age_s=days * DAY_S, spacing_s=last.spacing_s))
+
+
+def pressed(rungs: Sequence[Rung]) -> Sequence[Rung]:
+    """On a full Persist, for the one path that needs the room: of a minute no more than its last state."""
+    return rungs[1:]
 
 
 def expired(spans: Sequence[Span], now_ns: int, ladder: Sequence[Rung] = LADDER) -> list[int]:

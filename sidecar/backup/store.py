@@ -22,6 +22,7 @@ from sidecar.backup.keeper import Keeper
 from sidecar.backup.mirror import read_mirror
 from sidecar.backup.moves import Move, Moves
 from sidecar.backup.place import Place
+from sidecar.backup.retention import ladder
 from sidecar.backup.staging import Staging
 from sidecar.backup.tenancy import Tenancy
 from sidecar.clock import Clock
@@ -57,12 +58,12 @@ class Store:
         if self.durable.at_once:
             crew.size = 1  # a local file system, where there is nothing to wait for
         self._journal = Journal(fs, self.place.state_fd)
-        self._moves = Moves(fs, self.place.state_fd)
+        self._moves = Moves(fs, self.place.state_fd, reach_days=settings.retention_days)
         self._begun: Move | None = None
         """A move that an error may have cut short."""
         self._removed_ns = 0
         """When something was last removed."""
-        self._keeper = Keeper(fs, clock, self.place)
+        self._keeper = Keeper(fs, clock, self.place, ladder(settings.retention_days))
         self._staging = Staging(fs, self.place, crew)
         self._departures = Departures(fs, self.place, self.durable, self._keeper, crew)
         self.on_safe: Callable[[Sequence[tuple[bytes, Entry]]], None] = lambda _: None

@@ -33,11 +33,13 @@ class SetClock(Clock):
 
 
 @contextmanager
-def opened_store(persist: Path, clock: Clock, fs: FileSystem | None = None) -> Iterator[Store]:
+def opened_store(
+    persist: Path, clock: Clock, fs: FileSystem | None = None, *, retention_days: int = 365
+) -> Iterator[Store]:
     """A store on ``persist``, for the home of one session."""
     persist.mkdir(exist_ok=True)
     crew = Crew()
-    settings = Settings(home="/nowhere", persist=str(persist), require_mount=False)
+    settings = Settings(home="/nowhere", persist=str(persist), require_mount=False, retention_days=retention_days)
     with closing(crew), closing(Store(fs or FileSystem(), clock, settings, crew)) as store:
         store.begin_session(b"one home")
         yield store

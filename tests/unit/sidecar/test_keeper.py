@@ -60,6 +60,18 @@ def test_sessions_in_which_a_file_changes_only_once_are_no_way_around_the_rule(t
     assert len(_versions(tmp_path, "d/file")) < 50
 
 
+@pytest.mark.parametrize(("days", "stays"), [(1, False), (2, True)])
+def test_versions_older_than_the_setting_says_go_when_the_file_changes_again(
+    tmp_path: Path, days: int, stays: bool
+) -> None:
+    clock = SetClock()
+    with opened_store(tmp_path, clock, retention_days=days) as store:
+        _live(store, clock, 33, deleting=False)
+        clock.passed_s += 25 * 60 * _MINUTE_S
+        _live(store, clock, 33, deleting=False, first=33)
+    assert bool({str(number) for number in range(32)} & set(_versions(tmp_path, "d/file"))) is stays
+
+
 class _Small(FileSystem):
     """Takes no more names among the versions of one path than ``room``."""
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.backup.retention import DAY_S, HOUR_S, LADDER, expired
+from sidecar.backup.retention import DAY_S, HOUR_S, LADDER, expired, ladder
 from sidecar.backup.versions import Span, parse_name, version_name, versions_in, walk
 from sidecar.fsops import FileSystem
 
@@ -180,3 +180,20 @@ def test_the_older_the_fewer(age_s: int, every_s: int, kept_of_100: int | tuple[
 def test_the_ladder_rises() -> None:
     assert [rung.age_s for rung in LADDER] == sorted({rung.age_s for rung in LADDER})
     assert [rung.spacing_s for rung in LADDER] == sorted({rung.spacing_s for rung in LADDER})
+
+
+@pytest.mark.parametrize("days", [1, 2, 29, 30, 31, 364, 365, 366, 3650])
+def test_a_ladder_of_so_many_days_is_the_same_up_to_there_and_ends_there(days: int) -> None:
+    now_s = 20 * _YEAR_S
+    newest = Span(0, now_s * _S)
+    spans = [Span(0, (now_s - number * HOUR_S) * _S) for number in range(1, (days + 30) * 24)]
+    gone = set(expired([newest, *spans], now_s * _S, ladder(days)))
+    kept_s = [now_s - spans[number].until_ns // _S for number in range(len(spans)) if number + 1 not in gone]
+    assert days * DAY_S - 8 * DAY_S < max(kept_s) <= days * DAY_S
+    usual = set(expired([newest, *spans], now_s * _S))
+    usual_s = [now_s - spans[number].until_ns // _S for number in range(len(spans)) if number + 1 not in usual]
+    assert [age_s for age_s in kept_s if age_s <= 365 * DAY_S] == [age_s for age_s in usual_s if age_s <= days * DAY_S]
+
+
+def test_the_usual_ladder_is_the_one_of_a_year() -> None:
+    assert ladder(365) == LADDER
