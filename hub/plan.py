@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from hub.names import directory_name, server_directory
+from hub.identity import owner_of
+from hub.names import server_directory, user_directory
 from hub.policy import Policy
 from hub.quantity import Size
 from hub.resolve import Decision
@@ -64,8 +65,8 @@ class Plan:
 
 
 def local_directories(data: str, user: str, server: str) -> Directories:
-    """The directories of ``server`` of ``user`` below ``data``, which is absolute."""
-    mine = os.path.join(data, "users", directory_name(user))
+    """The directories of ``server`` of ``user`` below ``data``, which is absolute. They are ours: no legacy names."""
+    mine = os.path.join(data, "users", user_directory(user))
     own = os.path.join(mine, "servers", server_directory(server))
     return Directories(
         server=own,
@@ -76,8 +77,8 @@ def local_directories(data: str, user: str, server: str) -> Directories:
     )
 
 
-def local_plan(decision: Decision, directories: Directories, policy: Policy, *, user: str) -> Plan:
-    """The plan for ``decision`` on one machine, where ``user`` is who they are."""
+def local_plan(decision: Decision, directories: Directories, policy: Policy, *, user: str, subject: str = "") -> Plan:
+    """The plan for ``decision`` on one machine, for ``user``, whom the identity provider knows as ``subject``."""
     sidecar = Settings(
         home=directories.home,
         persist=directories.persist,
@@ -85,7 +86,8 @@ def local_plan(decision: Decision, directories: Directories, policy: Policy, *, 
         grace_s=min(LOCAL_GRACE_S, float(policy.storage.grace_s)),
         require_mount=False,
         restore=policy.storage.restore == "auto",
-        owner=user,
+        retention_days=policy.storage.retention.days,
+        owner=owner_of(user, subject),
         gpu_report=directories.gpu_report,
     )
     return Plan(
