@@ -20,8 +20,8 @@ from jupyterhub.scopes import needs_scope, scope_definitions  # type: ignore[imp
 from tornado.web import HTTPError, authenticated
 
 from hub.admission import Pending, RefusedRequest, judge
+from hub.form import form_options
 from hub.policy import Policy
-from hub.profiles import form_options
 from hub.resolve import Granted, Refused, resolve
 from hub.text import quoted, visible
 

@@ -8,6 +8,7 @@ has no tag.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -16,11 +17,17 @@ from hub.text import quoted
 _LONGEST = 1024
 _LONGEST_NAME = 255
 
-_HOST = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_HOST = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
 _REGISTRY = re.compile(rf"(?:{_HOST}(?:\.{_HOST})*|\[[a-fA-F0-9:]+\])(?::[0-9]{{1,5}})?")
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
+_PATTERN_PART = re.compile(r"[a-z0-9._*-]+")
+
+_NAME = rf"((?:{_REGISTRY.pattern})/)?{_COMPONENT.pattern}(/{_COMPONENT.pattern})*"
+REFERENCE_REGEX = rf"^{_NAME}(:{_TAG.pattern}(@({_DIGEST.pattern}))?|@({_DIGEST.pattern}))$"
+PATTERN_REGEX = rf"^(?:{_REGISTRY.pattern})(/{_PATTERN_PART.pattern})+$"
+"""The two for JSON Schema: what is none of them is no reference and no pattern; what is one of them may be none."""
 
 
 class ImageError(ValueError):
@@ -60,16 +67,23 @@ def parse_image(text: str) -> Image:
 
 
 def _split_name(name: str) -> tuple[str, tuple[str, ...]]:
-    """Registry and path; a first part without dot, port or ``localhost`` belongs to the path on Docker Hub."""
+    """Registry and path; a first part that names no registry belongs to the path on Docker Hub."""
     first, slash, rest = name.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
-        return _canonical(first), tuple(rest.split("/"))
-    return "docker.io", tuple(name.split("/")) if slash else ("library", name)
+    if slash and _names_registry(first):
+        return _canonical(first, rest)
+    return _canonical("docker.io", name)
 
 
-def _canonical(registry: str) -> str:
-    registry = registry.lower()
-    return "docker.io" if registry == "index.docker.io" else registry
+def _names_registry(first: str) -> bool:
+    return "." in first or ":" in first or first == "localhost" or first != first.lower()
+
+
+def _canonical(registry: str, path: str) -> tuple[str, tuple[str, ...]]:
+    """One spelling for what Docker Hub has under several: ``docker.io/x`` is ``docker.io/library/x``."""
+    registry, parts = registry.lower(), tuple(path.split("/"))
+    if registry in ("docker.io", "index.docker.io"):
+        return "docker.io", parts if len(parts) > 1 else ("library", *parts)
+    return registry, parts
 
 
 @dataclass(frozen=True)
@@ -94,19 +108,39 @@ class ImagePattern:
 
 
 def _parts_match(wanted: tuple[str, ...], parts: tuple[str, ...]) -> bool:
-    return all(
-        re.fullmatch(".*".join(re.escape(piece) for piece in pattern.split("*")), part)
-        for pattern, part in zip(wanted, parts, strict=True)
-    )
+    return all(_part_matches(pattern, part) for pattern, part in zip(wanted, parts, strict=True))
 
 
+def _part_matches(pattern: str, part: str) -> bool:
+    """Whether ``part`` is ``pattern``, whose ``*`` stand for anything; in linear time, however many there are."""
+    head, *pieces = pattern.split("*")
+    if not pieces:
+        return part == pattern
+    tail = pieces.pop()
+    if len(part) < len(head) + len(tail) or not part.startswith(head) or not part.endswith(tail):
+        return False
+    at, end = len(head), len(part) - len(tail)
+    for piece in pieces:
+        found = part.find(piece, at, end)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return True
+
+
+@functools.lru_cache(maxsize=4096)
 def parse_pattern(text: str) -> ImagePattern:
     """The pattern in ``text``. Raises ``ImageError``: a registry must be written out, and a tag has no place here."""
-    registry, _, path = text.partition("/")
-    parts = tuple(path.split("/"))
-    plausible = all(re.fullmatch(r"[a-z0-9._*-]+", part) for part in parts)
-    if not plausible or not _REGISTRY.fullmatch(registry) or any("**" in part for part in parts[:-1]):
+    first, _, rest = text.partition("/")
+    parts = tuple(rest.split("/"))
+    plausible = all(_PATTERN_PART.fullmatch(part) for part in parts)
+    if not plausible or not _REGISTRY.fullmatch(first) or any("**" in part for part in parts[:-1]):
         raise ImageError(f"{quoted(text)} is no image pattern: it looks like quay.io/jupyter/* (without a tag)")
     if "**" in parts[-1] and parts[-1] != "**":
         raise ImageError(f"{quoted(text)}: ** can only be a whole last part, as in quay.io/jupyter/**")
-    return ImagePattern(text=text, registry=_canonical(registry), path=parts)
+    if not _names_registry(first):
+        raise ImageError(f"{quoted(text)} names no registry: write it out, as in docker.io/jupyter/*")
+    if parts == ("**",):
+        return ImagePattern(text=text, registry=_canonical(first, "x")[0], path=parts)
+    registry, path = _canonical(first, rest)
+    return ImagePattern(text=text, registry=registry, path=path)

@@ -6,21 +6,18 @@ One place for the names that ``profiles --json`` prints, KubeSpawner's form send
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from hub.policy import Profile
-from hub.quantity import format_cpus, format_memory
+from hub.policy import Choices, Profile
+from hub.quantity import Size, cores_text, format_cpus, format_memory, gpus_text, memory_text
 
 OptionName = Literal["image", "gpus", "cpus", "memory"]
-OPTION_NAMES: tuple[OptionName, ...] = ("image", "gpus", "cpus", "memory")
 UNLISTED_IMAGE = "image--unlisted-choice"
 
 _DISPLAY_NAMES: Mapping[OptionName, str] = {"image": "Image", "gpus": "GPUs", "cpus": "Cores", "memory": "Memory"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
+class Choice(NamedTuple):
     """One value of an option: an image, millicpu, bytes or GPUs."""
 
     key: str
@@ -28,15 +25,17 @@ class Choice:
     value: str | int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Option:
+class Option(NamedTuple):
     """Something to choose in a profile. A fixed value is an option with one choice that is not offered."""
 
     name: OptionName
-    display_name: str
     choices: tuple[Choice, ...]
-    default: str
+    default: Choice
     offered: bool
+
+    @property
+    def display_name(self) -> str:
+        return _DISPLAY_NAMES[self.name]
 
     def choice(self, key: str) -> Choice | None:
         return next((choice for choice in self.choices if choice.key == key), None)
@@ -44,55 +43,51 @@ class Option:
 
 def options_of(profile: Profile) -> tuple[Option, ...]:
     """All four options of ``profile``, fixed or offered."""
-    return tuple(_option(name, profile) for name in OPTION_NAMES)
-
-
-def _option(name: OptionName, profile: Profile) -> Option:
-    default: str
-    offered = True
-    if name == "image":
-        listed = profile.choices.image
-        if listed is not None:
-            choices = [
-                Choice(key=key, display_name=image.display_name, value=image.image)
-                for key, image in listed.values.items()
-            ]
-            default = listed.default
-        else:
-            offered, default = False, profile.image or ""
-            choices = [Choice(key=default, display_name=default, value=default)]
-    else:
-        picks = {
-            "gpus": (profile.choices.gpus, profile.gpus),
-            "cpus": (profile.choices.millicpu, profile.millicpu),
-            "memory": (profile.choices.memory_bytes, profile.memory_bytes),
-        }
-        offer, fixed = picks[name]
-        offered = offer is not None
-        values, chosen = (offer.values, offer.default) if offer is not None else ((fixed or 0,), fixed or 0)
-        choices = [_number(name, value) for value in values]
-        default = _number(name, chosen).key
-    return Option(
-        name=name, display_name=_DISPLAY_NAMES[name], choices=tuple(choices), default=default, offered=offered
+    choices = profile.choices
+    return (
+        _image(profile),
+        _number("gpus", choices.gpus, profile.gpus),
+        _number("cpus", choices.millicpu, profile.millicpu),
+        _number("memory", choices.memory_bytes, profile.memory_bytes),
     )
 
 
-def _number(name: OptionName, value: int) -> Choice:
+def size_of(values: Mapping[OptionName, str | int]) -> Size:
+    """The size in the values of the three options that are numbers."""
+    return Size(millicpu=int(values["cpus"]), memory_bytes=int(values["memory"]), gpus=int(values["gpus"]))
+
+
+def default_size(profile: Profile) -> Size:
+    """What ``profile`` has where nothing was chosen."""
+    return size_of({option.name: option.default.value for option in options_of(profile)})
+
+
+def smallest_size(profile: Profile) -> Size:
+    """The least of each kind that can be chosen in ``profile``."""
+    numbers = (option for option in options_of(profile) if option.name != "image")
+    return size_of({option.name: min(int(choice.value) for choice in option.choices) for option in numbers})
+
+
+def _image(profile: Profile) -> Option:
+    listed = profile.choices.image
+    if listed is None:
+        fixed = Choice(profile.image or "", profile.image or "", profile.image or "")
+        return Option("image", (fixed,), fixed, offered=False)
+    choices = {key: Choice(key, image.display_name, image.image) for key, image in listed.values.items()}
+    return Option("image", tuple(choices.values()), choices[listed.default], offered=True)
+
+
+def _number(name: OptionName, offer: Choices[int] | None, fixed: int | None) -> Option:
+    if offer is None:
+        choice = _choice(name, fixed or 0)
+        return Option(name, (choice,), choice, offered=False)
+    choices = tuple(_choice(name, value) for value in offer.values)
+    return Option(name, choices, choices[offer.values.index(offer.default)], offered=True)
+
+
+def _choice(name: OptionName, value: int) -> Choice:
     if name == "gpus":
-        return Choice(key=str(value), display_name=gpus_text(value), value=value)
+        return Choice(str(value), gpus_text(value), value)
     if name == "cpus":
-        return Choice(key=format_cpus(value), display_name=cores_text(value), value=value)
-    return Choice(key=format_memory(value), display_name=memory_text(value).removesuffix(" memory"), value=value)
-
-
-def gpus_text(gpus: int) -> str:
-    return "no GPU" if gpus == 0 else f"{gpus} GPU" + ("s" if gpus > 1 else "")
-
-
-def cores_text(millicpu: int) -> str:
-    return f"{format_cpus(millicpu)} core" + ("" if millicpu == 1000 else "s")
-
-
-def memory_text(size_bytes: int) -> str:
-    quantity = format_memory(size_bytes)
-    return f"{quantity[:-1]} {quantity[-1]}B memory" if quantity[-1] in "KMGT" else f"{quantity} bytes of memory"
+        return Choice(format_cpus(value), cores_text(value), value)
+    return Choice(format_memory(value), memory_text(value).removesuffix(" memory"), value)

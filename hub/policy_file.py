@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from hub import policy_rules
 from hub.policy import Policy
+from hub.policy_rules import Key
 from hub.text import quoted, visible
 
 SHIPPED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "policy.yaml")
 _LONGEST_BYTES = 4 << 20
-Key = tuple[str | int, ...]
+
+# What pydantic says of a type, in the words of YAML.
+_WORDS = {
+    "extra_forbidden": "is not a key of the policy",
+    "missing": "is missing",
+    "string_type": "must be text; put it in quotes",
+    "string_unicode": "has characters that are none",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "tuple_type": "must be a list, such as [a, b]",
+    "dict_type": "must be a mapping, such as {key: value}",
+    "model_type": "must be a mapping, such as {key: value}",
+    "model_attributes_type": "must be a mapping, such as {key: value}",
+    "too_short": "must not be empty",
+}
 
 
 @dataclass(frozen=True)
@@ -40,13 +57,31 @@ class PolicyError(Exception):
     def __init__(self, path: str, problems: list[Problem]) -> None:
         self.path = path
         self.problems = sorted(problems, key=lambda problem: problem.line)
-        super().__init__("\n".join(f"{path}: {problem}" for problem in self.problems))
+        super().__init__("\n".join(f"{visible(path, limit=1000)}: {problem}" for problem in self.problems))
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A policy, and what in it is probably a mistake."""
+
+    policy: Policy
+    warnings: tuple[Problem, ...]
 
 
 @functools.lru_cache(maxsize=4)
 def load_policy(path: str = SHIPPED) -> Policy:
     """The policy in the file at ``path``, read once. Raises ``PolicyError``."""
-    return parse_policy(_read(path), path)
+    return check_file(path).policy
+
+
+def check_file(path: str) -> Checked:
+    """The policy in the file at ``path``. Raises ``PolicyError``."""
+    return _check(_read(path), path)
+
+
+def parse_policy(text: str, path: str = "policy") -> Policy:
+    """The policy in ``text``. Raises ``PolicyError`` with all problems at once."""
+    return _check(text, path).policy
 
 
 def _read(path: str) -> str:
@@ -58,15 +93,17 @@ def _read(path: str) -> str:
         return content.decode("utf-8")
     except OSError as error:
         raise PolicyError(path, [Problem(0, "", f"cannot be read: {error.strerror}")]) from error
-    except UnicodeDecodeError as error:
-        raise PolicyError(path, [Problem(0, "", f"is not UTF-8 at byte {error.start}")]) from error
+    except ValueError as error:
+        wrong = f"is not UTF-8 at byte {error.start}" if isinstance(error, UnicodeDecodeError) else "is no file's name"
+        raise PolicyError(path, [Problem(0, "", wrong)]) from error
 
 
-def parse_policy(text: str, path: str = "policy") -> Policy:
-    """The policy in ``text``. Raises ``PolicyError`` with all problems at once."""
+def _check(text: str, path: str) -> Checked:
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        document = yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        problems = list(_as_written(root))  # before merge keys are replaced by what they stand for
+        document = loader.construct_document(root) if root is not None else None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise PolicyError(path, [Problem(line, "", visible(f"is not YAML: {error.problem}"))]) from error
@@ -74,14 +111,22 @@ def parse_policy(text: str, path: str = "policy") -> Policy:
         raise PolicyError(path, [Problem(0, "", visible(f"is not YAML: {error}"))]) from error
     if not isinstance(document, dict):
         raise PolicyError(path, [Problem(1, "", "must have groups, everyone and profiles")])
-    problems = [*_duplicates(root), *_unknown_profiles(document, root)]
+    problems += _unknown_profiles(document, root)
     try:
         policy = Policy.model_validate(document)
     except ValidationError as error:
-        raise PolicyError(path, problems + _explain(error, root)) from error
+        # Of an empty value has been said already that it is empty.
+        said = {problem.key for problem in problems}
+        problems += [problem for problem in _explain(error, root) if problem.key not in said]
+        raise PolicyError(path, problems) from error
+    problems += _problems(policy_rules.errors(policy), root)
     if problems:
         raise PolicyError(path, problems)
-    return policy
+    return Checked(policy, tuple(_problems(policy_rules.warnings(policy), root)))
+
+
+def _problems(findings: Iterable[tuple[Key, str]], root: yaml.Node | None) -> list[Problem]:
+    return [Problem(_line(root, key), _dotted(key), visible(message, limit=300)) for key, message in findings]
 
 
 def _unknown_profiles(document: dict[Any, Any], root: yaml.Node | None) -> Iterator[Problem]:
@@ -97,30 +142,27 @@ def _unknown_profiles(document: dict[Any, Any], root: yaml.Node | None) -> Itera
                 yield Problem(_line(root, key), _dotted(key), f"there is no profile {quoted(slug)} under profiles")
 
 
-def _explain(error: ValidationError, root: yaml.Node | None) -> list[Problem]:
-    found = []
+def _explain(error: ValidationError, root: yaml.Node | None) -> Iterator[Problem]:
     for detail in error.errors(include_url=False, include_context=False, include_input=False):
         key = tuple(part for part in detail["loc"] if part != "[key]")
-        message = detail["msg"].removeprefix("Value error, ")
-        if detail["type"] == "extra_forbidden":
-            message = "is not a key of the policy"
-        elif detail["type"] == "missing":
-            message = "is missing"
-        found.append(Problem(_line(root, key), _dotted(key), visible(message, limit=300)))
-    return found
+        message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        message = _WORDS.get(detail["type"], message)
+        yield Problem(_line(root, key), _dotted(key), visible(message, limit=300))
 
 
-def _duplicates(root: yaml.Node | None) -> Iterator[Problem]:
-    """A problem for each key that is written twice: YAML lets the last one win silently."""
-    waiting: list[tuple[Key, yaml.Node | None]] = [((), root)]
+def _as_written(root: yaml.Node | None) -> Iterator[Problem]:
+    """A problem for each key that is written twice, of which YAML takes the last, and for each without a value."""
+    waiting: list[tuple[Key, yaml.Node | None, int]] = [((), root, 1)]
     visited = set()  # an alias can lead back to where it stands
     while waiting:
-        key, node = waiting.pop()
+        key, node, line = waiting.pop()
+        if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null":
+            yield Problem(line, _dotted(key), "has no value")
         if id(node) in visited:
             continue
         visited.add(id(node))
         if isinstance(node, yaml.SequenceNode):
-            waiting += [((*key, index), item) for index, item in enumerate(node.value)]
+            waiting += [((*key, index), item, item.start_mark.line + 1) for index, item in enumerate(node.value)]
         elif isinstance(node, yaml.MappingNode):
             seen: dict[str, int] = {}
             for name, value in node.value:
@@ -128,7 +170,7 @@ def _duplicates(root: yaml.Node | None) -> Iterator[Problem]:
                 if written in seen:
                     yield Problem(line, _dotted((*key, written)), f"is there twice: first on line {seen[written]}")
                 seen.setdefault(written, line)
-                waiting.append(((*key, written), value))
+                waiting.append(((*key, written), value, line))
 
 
 def _line(root: yaml.Node | None, key: Key) -> int:

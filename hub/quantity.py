@@ -7,9 +7,13 @@ as JupyterHub reads them (``32G`` is 32 GiB, ``jupyterhub.traitlets.ByteSpecific
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+
+CPUS_REGEX = r"^[0-9]{1,15}(\.[0-9]{1,15})?m?$"
+MEMORY_REGEX = r"^[0-9]{1,15}(\.[0-9]{1,15})?([KMGT]i?)?$"
+"""What the two look like where they are text, for JSON Schema."""
 
 _NUMBER = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(.*)", re.DOTALL)
 _MEMORY_UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4}
@@ -74,6 +78,22 @@ def format_memory(size_bytes: int) -> str:
     return str(size_bytes)
 
 
+def gpus_text(gpus: int) -> str:
+    """``no GPU``, ``1 GPU``, ``2 GPUs``."""
+    return "no GPU" if gpus == 0 else f"{gpus} GPU" + ("s" if gpus > 1 else "")
+
+
+def cores_text(millicpu: int) -> str:
+    """``1 core``, ``0.5 cores``."""
+    return f"{format_cpus(millicpu)} core" + ("" if millicpu == 1000 else "s")
+
+
+def memory_text(size_bytes: int) -> str:
+    """``4 GB memory``: to users as JupyterHub and its documentation write it."""
+    quantity = format_memory(size_bytes)
+    return f"{quantity[:-1]} {quantity[-1]}B memory" if quantity[-1] in "KMGT" else f"{quantity} bytes of memory"
+
+
 def cpus_number(millicpu: int) -> int | float:
     """Cores as a number for JSON: ``2``, ``0.5``."""
     return millicpu // 1000 if millicpu % 1000 == 0 else millicpu / 1000
@@ -81,11 +101,15 @@ def cpus_number(millicpu: int) -> int | float:
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """What a server has, or what a user may have in all."""
+    """What a server has, or what a user may have in all. Raises ``QuantityError`` for less than nothing."""
 
     millicpu: int = 0
     memory_bytes: int = 0
     gpus: int = 0
+
+    def __post_init__(self) -> None:
+        if self.millicpu < 0 or self.memory_bytes < 0 or self.gpus < 0:
+            raise QuantityError("less than nothing: what runs would make room instead of taking it")
 
     def __add__(self, other: Size) -> Size:
         return Size(
@@ -94,29 +118,29 @@ class Size:
             gpus=self.gpus + other.gpus,
         )
 
-    def excess(self, cap: Size) -> list[str]:
-        """For each kind of which this is more than ``cap``, ``"16 GPUs, and 2 are allowed"``; empty if it fits."""
-        return [
-            f"{mine} {unit}, and {allowed} {'is' if allowed == '1' else 'are'} allowed"
-            for mine, allowed, unit, over in (
-                (str(self.gpus), str(cap.gpus), "GPUs", self.gpus > cap.gpus),
-                (format_cpus(self.millicpu), format_cpus(cap.millicpu), "cores", self.millicpu > cap.millicpu),
-                (
-                    format_memory(self.memory_bytes),
-                    format_memory(cap.memory_bytes),
-                    "of memory",
-                    self.memory_bytes > cap.memory_bytes,
-                ),
-            )
-            if over
-        ]
+    def fits(self, cap: Size) -> bool:
+        """Whether this is no more than ``cap``, of each kind."""
+        return self.gpus <= cap.gpus and self.millicpu <= cap.millicpu and self.memory_bytes <= cap.memory_bytes
 
-    def largest(self, other: Size) -> Size:
-        """The larger of each kind."""
+    def excess(self, cap: Size) -> list[str]:
+        """For each kind of which this is more than ``cap``, ``"3 GPUs, and 2 are allowed"``; empty if it fits."""
+        found = []
+        if self.gpus > cap.gpus:
+            found.append(_excess(f"{_shown(self.gpus)} GPU{'' if self.gpus == 1 else 's'}", _shown(cap.gpus)))
+        if self.millicpu > cap.millicpu:
+            mine, allowed = _shown(self.millicpu, format_cpus), _shown(cap.millicpu, format_cpus)
+            found.append(_excess(f"{mine} core{'' if self.millicpu == 1000 else 's'}", allowed))
+        if self.memory_bytes > cap.memory_bytes:
+            mine, allowed = _shown(self.memory_bytes, format_memory), _shown(cap.memory_bytes, format_memory)
+            found.append(_excess(f"{mine} of memory", allowed))
+        return found
+
+    def rest(self, cap: Size) -> Size:
+        """What ``cap`` leaves beside this."""
         return Size(
-            millicpu=max(self.millicpu, other.millicpu),
-            memory_bytes=max(self.memory_bytes, other.memory_bytes),
-            gpus=max(self.gpus, other.gpus),
+            millicpu=max(0, cap.millicpu - self.millicpu),
+            memory_bytes=max(0, cap.memory_bytes - self.memory_bytes),
+            gpus=max(0, cap.gpus - self.gpus),
         )
 
     def to_json(self) -> dict[str, int | float | str]:
@@ -144,3 +168,12 @@ class Size:
 def total(sizes: Iterable[Size]) -> Size:
     """The sum of ``sizes``."""
     return sum(sizes, Size())
+
+
+def _excess(mine: str, allowed: str) -> str:
+    return f"{mine}, and {allowed} {'is' if allowed == '1' else 'are'} allowed"
+
+
+def _shown(number: int, text: Callable[[int], str] = str) -> str:
+    """``number`` in at most some twenty characters; Python refuses to write numbers of thousands of digits."""
+    return text(number) if number <= _MOST else f"more than {text(_MOST)}"

@@ -8,10 +8,13 @@ from typing import Literal
 
 from hub.groups import Entitlement, entitlement
 from hub.images import ImageError, parse_image, parse_pattern
-from hub.options import UNLISTED_IMAGE, Option, options_of
+from hub.names import NameRefused, user_directory
+from hub.options import UNLISTED_IMAGE, Option, OptionName, options_of, size_of
 from hub.policy import Policy, Profile
-from hub.quantity import QuantityError, Size, total
+from hub.quantity import QuantityError, Size, cores_text, gpus_text, memory_text, total
 from hub.text import quoted, visible
+
+_LONGEST_REASON = 600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,7 @@ class Granted:
 
 @dataclass(frozen=True)
 class Refused:
-    """``reason`` is one readable line without control characters.
+    """``reason`` is one readable line of at most 600 characters, without control or bidirectional ones.
 
     ``malformed``: no such request can be granted to anybody; ``forbidden``: not to this user, or not now.
     """
@@ -62,6 +65,10 @@ def resolve(
     Total: any JSON value as ``options`` gives one of the two answers. What is granted is one of the choices offered,
     and never brings the sum over all running servers above the cap. Nothing is ignored and nothing is clipped.
     """
+    try:
+        user_directory(user, policy.storage.persist.directory)
+    except NameRefused as refusal:
+        return _forbidden(str(refusal))
     allowed = entitlement(groups, policy)
     profile = _profile(user, options, allowed)
     if isinstance(profile, Refused):
@@ -70,22 +77,33 @@ def resolve(
     decision = _choose(profile, policy.profiles[profile], chosen, policy)
     if isinstance(decision, Refused):
         return decision
-    excess = total([decision.size, *running.values()]).excess(allowed.cap)
+    used = total(running.values())
+    excess = (decision.size + used).excess(allowed.cap)
     if excess:
-        beside = f" together with {len(running)} other server{'s' if len(running) > 1 else ''}" if running else ""
-        return _forbidden(f"{_who(user)} would have {'; '.join(excess)}{beside}")
+        return _forbidden(f"{_who(user)} would have {'; '.join(excess)}{_beside(running, used.rest(allowed.cap))}")
     return Granted(decision)
+
+
+def _beside(running: Mapping[str, Size], rest: Size) -> str:
+    """What else counts, and what is left; nothing where the server is alone."""
+    if not running:
+        return ""
+    servers = f"{len(running)} other server{'s' if len(running) > 1 else ''}"
+    left = f"{gpus_text(rest.gpus)}, {cores_text(rest.millicpu)}, {memory_text(rest.memory_bytes)}"
+    return f" together with {servers}; left for this one: {left}"
 
 
 def _profile(user: str, options: object, allowed: Entitlement) -> str | Refused:
     """The slug asked for, or the default."""
-    if options is not None and not isinstance(options, dict):
-        return _malformed(f"options must be a JSON object, not {_kind(options)}")
     if not allowed.profiles:
         return _forbidden(f"no profile is offered to {_who(user)}")
+    offered = f"offered to {_who(user)}: {', '.join(allowed.profiles)}"
+    if options is None:
+        return allowed.profiles[0]
+    if not isinstance(options, dict):
+        return _malformed(f"options must be a JSON object with a profile, not {_kind(options)}; {offered}")
     if not options:
         return allowed.profiles[0]
-    offered = f"offered to {_who(user)}: {', '.join(allowed.profiles)}"
     if "profile" not in options:
         return _malformed(f"options without a profile; {offered}")
     slug = options["profile"]
@@ -98,32 +116,27 @@ def _profile(user: str, options: object, allowed: Entitlement) -> str | Refused:
 
 def _choose(slug: str, profile: Profile, chosen: Mapping[object, object], policy: Policy) -> Decision | Refused:
     """The decision that ``chosen`` describes, with the defaults of ``profile`` for what is not in it."""
-    options = {option.name: option for option in options_of(profile)}
-    accepted = ["profile", *(option.name for option in options.values() if option.offered)]
-    if profile.custom_image:
-        accepted.append(UNLISTED_IMAGE)
+    options = options_of(profile)
+    accepted: list[str] = [option.name for option in options if option.offered]
+    accepted += [UNLISTED_IMAGE] if profile.custom_image else []
     for key in chosen:
-        if key not in accepted:
+        if key != "profile" and key not in accepted:
             shown = quoted(key) if isinstance(key, str) else _kind(key)
-            return _malformed(f"profile {slug} has no option {shown}; it has: {', '.join(accepted[1:]) or 'none'}")
-    values: dict[str, str | int] = {}
-    for name, option in options.items():
-        value = _pick(option, chosen.get(name, option.default))
+            return _malformed(f"profile {slug} has no option {shown}; it has: {', '.join(accepted) or 'none'}")
+    values: dict[OptionName, str | int] = {}
+    for option in options:
+        value = _pick(option, chosen[option.name]) if option.name in chosen else option.default.value
         if isinstance(value, Refused):
             return value
-        values[name] = value
+        values[option.name] = value
     if UNLISTED_IMAGE in chosen:
         if "image" in chosen:
-            return _malformed(f"image and {UNLISTED_IMAGE} exclude each other")
+            return _malformed(f"image and {UNLISTED_IMAGE} exclude each other: one of them is allowed")
         image = _custom_image(chosen[UNLISTED_IMAGE], policy)
         if isinstance(image, Refused):
             return image
         values["image"] = image
-    return Decision(
-        profile=slug,
-        image=str(values["image"]),
-        size=Size(millicpu=int(values["cpus"]), memory_bytes=int(values["memory"]), gpus=int(values["gpus"])),
-    )
+    return Decision(profile=slug, image=str(values["image"]), size=size_of(values))
 
 
 def _pick(option: Option, key: object) -> str | int | Refused:
@@ -137,15 +150,15 @@ def _pick(option: Option, key: object) -> str | int | Refused:
 
 
 def _custom_image(text: object, policy: Policy) -> str | Refused:
+    allowed = f"allowed: {', '.join(policy.images.allow) or 'none'}"
     if not isinstance(text, str):
-        return _malformed(f"{UNLISTED_IMAGE} must be a string, not {_kind(text)}")
+        return _malformed(f"{UNLISTED_IMAGE} must be a string, not {_kind(text)}; {allowed}")
     try:
         image = parse_image(text)
     except ImageError as error:
-        return _malformed(str(error))
+        return _malformed(f"{error}; {allowed}")
     if not any(parse_pattern(pattern).matches(image) for pattern in policy.images.allow):
-        allowed = ", ".join(policy.images.allow) or "none"
-        return _forbidden(f"image {quoted(text)} is not allowed here; allowed: {allowed}")
+        return _forbidden(f"image {quoted(text)} is not allowed here; {allowed}")
     return text
 
 
@@ -162,8 +175,8 @@ def _who(user: str) -> str:
 
 
 def _malformed(reason: str) -> Refused:
-    return Refused(visible(reason, limit=600), "malformed")
+    return Refused(visible(reason, limit=_LONGEST_REASON), "malformed")
 
 
 def _forbidden(reason: str) -> Refused:
-    return Refused(visible(reason, limit=600), "forbidden")
+    return Refused(visible(reason, limit=_LONGEST_REASON), "forbidden")

@@ -9,9 +9,9 @@ from tornado.web import HTTPError
 from traitlets import Unicode, default
 
 from hub.admission import RefusedRequest, judge
+from hub.form import form_notes, form_options, form_profiles, render_form
 from hub.policy import Policy
 from hub.policy_file import SHIPPED, load_policy
-from hub.profiles import form_options, form_profiles
 from hub.quantity import QuantityError, cpus_number
 from hub.resolve import Decision, Granted, Refused, resolve
 
@@ -61,7 +61,13 @@ class SidecarSpawner(KubeSpawner):  # type: ignore[misc]  # kubespawner has no t
         saved = resolve(self.user.name, self.group_names, options=self.user_options, running={}, policy=self.policy)
         if isinstance(saved, Refused):
             self.user_options = {}
-        return str(super()._render_options_form(profile_list))
+        form = render_form(
+            profile_list,
+            self.user_options,
+            paths=self.additional_profile_form_template_paths,
+            text=self.profile_form_template,
+        )
+        return str(form + form_notes(self.group_names, self.policy))
 
     async def load_user_options(self) -> None:
         """The decision for ``user_options`` is in force. Raises ``RefusedRequest`` (HTTP 4xx) if there is none.
@@ -79,7 +85,8 @@ class SidecarSpawner(KubeSpawner):  # type: ignore[misc]  # kubespawner has no t
         self.image = decision.image
         self.cpu_limit = self.cpu_guarantee = float(cpus_number(decision.size.millicpu))
         self.mem_limit = self.mem_guarantee = decision.size.memory_bytes
-        gpus = {"nvidia.com/gpu": str(decision.size.gpus)} if decision.size.gpus else {}
+        resource = self.policy.profiles[decision.profile].gpu_resource
+        gpus = {resource: str(decision.size.gpus)} if decision.size.gpus else {}
         self.extra_resource_limits = self.extra_resource_guarantees = gpus
 
     def get_state(self) -> dict[str, Any]:

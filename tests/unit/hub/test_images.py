@@ -21,6 +21,7 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
         ("host:5000/img:v1", Image(registry="host:5000", path=("img",), tag="v1")),
         ("localhost/img:v1", Image(registry="localhost", path=("img",), tag="v1")),
         ("QUAY.IO/a/b:1", Image(registry="quay.io", path=("a", "b"), tag="1")),
+        ("docker.io/ubuntu:1", Image(registry="docker.io", path=("library", "ubuntu"), tag="1")),
         ("index.docker.io/a/b:1", Image(registry="docker.io", path=("a", "b"), tag="1")),
         (f"quay.io/a/b@{DIGEST}", Image(registry="quay.io", path=("a", "b"), digest=DIGEST)),
         (f"quay.io/a/b:1@{DIGEST}", Image(registry="quay.io", path=("a", "b"), tag="1", digest=DIGEST)),
@@ -120,6 +121,15 @@ def test_any_text_is_an_image_or_a_readable_refusal(text: str) -> None:
         ("quay.io/**", "quay.io/a:1", True),
         ("docker.io/library/*", "ubuntu:22.04", True),
         ("docker.io/jupyter/*", "jupyter/base:1", True),
+        ("docker.io/library/*", "docker.io/ubuntu:1", True),
+        ("docker.io/*", "ubuntu:1", True),
+        ("docker.io/*", "jupyter/base:1", False),
+        ("docker.io/**", "ubuntu:1", True),
+        ("quay.io/*a*b*/x", "quay.io/1a2b3/x:1", True),
+        ("quay.io/*a*b*/x", "quay.io/1b2a3/x:1", False),
+        ("quay.io/ab*b*/x", "quay.io/ab/x:1", False),
+        ("quay.io/*a*ab/x", "quay.io/ab/x:1", False),
+        ("quay.io/ab*ba/x", "quay.io/aba/x:1", False),
         ("localhost:5000/*", "localhost:5000/a:1", True),
         ("localhost:5000/*", "localhost:5001/a:1", False),
         ("quay.io/a.b/*", "quay.io/axb/c:1", False),
@@ -129,7 +139,14 @@ def test_the_allow_list_matches_registry_and_path(pattern: str, text: str, allow
     assert parse_pattern(pattern).matches(parse_image(text)) is allowed
 
 
-@pytest.mark.parametrize("text", ["", "*", "*/x", "quay.io", "quay.io/", "quay.io/**/x", "quay.io/a:1", "q/ü", "a/b**"])
+@pytest.mark.parametrize(
+    "text", ["", "*", "*/x", "quay.io", "quay.io/", "quay.io/**/x", "quay.io/a:1", "q/ü", "a/b**", "jupyter/*"]
+)
 def test_what_is_no_pattern_is_refused(text: str) -> None:
     with pytest.raises(ImageError):
         parse_pattern(text)
+
+
+def test_a_pattern_full_of_stars_costs_no_more_than_the_image_is_long() -> None:
+    pattern, image = parse_pattern("quay.io/" + "*a" * 100 + "*"), parse_image("quay.io/" + "a" * 99 + "b" * 100 + ":1")
+    assert not pattern.matches(image)

@@ -4,66 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hub.policy import json_schema
-from hub.policy_file import SHIPPED, PolicyError, load_policy, parse_policy
-from hub.quantity import parse_memory
-
-GIB = 1024**3
-
-# The table of the original deployment: display name, who, cores, memory, GPUs.
-TABLE = [
-    ("standard", "💻 Standard Notebook Environment", "everyone", 2, "4G", 0),
-    ("cpu-basic", "💻 CPU Only (Basic)", "cpsHPCAccess", 2, "4G", 0),
-    ("a100-1", "🚀 Single A100 GPU", "cpsHPCAccess", 8, "32G", 1),
-    ("a100-2", "🔥 Dual A100 GPUs", "cpsHPCAccess", 16, "64G", 2),
-]
-
-
-@pytest.mark.parametrize(("slug", "display_name", "who", "cpus", "memory", "gpus"), TABLE)
-def test_the_shipped_policy_is_the_original_deployment(
-    slug: str, display_name: str, who: str, cpus: int, memory: str, gpus: int
-) -> None:
-    policy = load_policy()
-    profile = policy.profiles[slug]
-    assert profile.display_name == display_name
-    assert (profile.millicpu, profile.memory_bytes, profile.gpus) == (cpus * 1000, parse_memory(memory), gpus)
-    offered = policy.everyone.profiles if who == "everyone" else policy.groups[who].profiles
-    assert slug in offered
-
-
-def test_the_shipped_custom_profile_has_the_original_choices_and_defaults() -> None:
-    policy = load_policy()
-    custom = policy.profiles["custom"]
-    assert custom.display_name == "⚙️ Custom Configuration"
-    assert custom.custom_image
-    choices = custom.choices
-    assert choices.image
-    assert [image.display_name for image in choices.image.values.values()] == ["PyTorch", "TensorFlow", "Data Science"]
-    assert choices.gpus
-    assert (choices.gpus.values, choices.gpus.default) == ((0, 1, 2), 1)
-    assert choices.millicpu
-    assert (choices.millicpu.values, choices.millicpu.default) == ((2000, 4000, 8000, 16000), 8000)
-    assert choices.memory_bytes
-    assert [value // GIB for value in choices.memory_bytes.values] == [4, 8, 16, 32, 64, 128]
-    assert choices.memory_bytes.default == 32 * GIB
-
-
-def test_the_shipped_policy_has_the_original_groups_caps_note_and_cull() -> None:
-    policy = load_policy()
-    hpc = policy.groups["cpsHPCAccess"]
-    assert hpc.profiles == ("cpu-basic", "a100-1", "a100-2", "custom")
-    assert hpc.limits
-    assert (hpc.limits.gpus, hpc.limits.millicpu, hpc.limits.memory_bytes) == (2, 16000, 128 * GIB)
-    assert policy.groups["jupyter_admin"].admin
-    everyone = policy.everyone
-    assert everyone.profiles == ("standard",)
-    assert (everyone.limits.gpus, everyone.limits.millicpu, everyone.limits.memory_bytes) == (0, 2000, 4 * GIB)
-    assert everyone.note == "For GPU access, please contact your administrator."
-    assert policy.profiles["standard"].image == "quay.io/jupyter/pytorch-notebook:2025-11-06"
-    assert policy.cull.timeout_s == 3600
-    assert policy.storage.persist.claim == "jhub-userdir-rwx"
-    assert policy.storage.shared_claim == "jhub-shared-rwx"
-
+from hub.policy_file import SHIPPED, PolicyError, check_file, load_policy, parse_policy
+from tests.unit.hub.policies import SMALL
 
 BROKEN = """\
 groups:
@@ -148,15 +90,80 @@ def test_a_file_that_cannot_be_read_is_a_policy_error(tmp_path: Path) -> None:
             load_policy(str(path))
 
 
-def test_the_schema_describes_every_section_of_the_file() -> None:
-    schema = json_schema()
-    sections = {"groups", "everyone", "profiles", "images", "storage", "gpu_check", "cull", "login"}
-    assert set(schema["properties"]) == sections
-    assert schema["additionalProperties"] is False
+def problems(text: str) -> list[str]:
+    with pytest.raises(PolicyError) as caught:
+        parse_policy(text)
+    return [str(problem) for problem in caught.value.problems]
 
 
-def test_changing_a_groups_name_is_one_line() -> None:
-    text = Path(SHIPPED).read_text(encoding="utf-8")
-    renamed = text.replace("  cpsHPCAccess:", "  gpu-people:")
-    assert sum(old != new for old, new in zip(text.splitlines(), renamed.splitlines(), strict=True)) == 1
-    assert parse_policy(renamed).groups["gpu-people"].profiles == ("cpu-basic", "a100-1", "a100-2", "custom")
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("cull:", "line 5: cull: has no value"),
+        ("cull: {timeout_s: }", "line 5: cull.timeout_s: has no value"),
+        ("groups: {7: {admin: true}}", "line 5: groups.7: must be text; put it in quotes"),
+        ("groups: {a: {admin: 1}}", "line 5: groups.a.admin: must be true or false"),
+        ("groups: [a]", "line 5: groups: must be a mapping, such as {key: value}"),
+        ("groups: {a: [b]}", "line 5: groups.a: must be a mapping, such as {key: value}"),
+        ("storage: {grace_s: 1.5}", "line 5: storage.grace_s: must be a whole number"),
+        ("storage: {restore: on}", "line 5: storage.restore: must be 'auto' or 'off'"),
+        ("storage: {shared: a}", "line 5: storage.shared: must be a list, such as [a, b]"),
+        ("login: [1]", "line 5: login: must be everyone, or a list of groups such as [staff, students]"),
+        (
+            'groups: {a: {note: "\\ud800"}}',
+            "line 5: groups.a.note: must be one line without control or invisible characters",
+        ),
+        (
+            "images: {allow: [jupyter/*]}",
+            "line 5: images.allow.0: 'jupyter/*' names no registry: write it out, as in docker.io/jupyter/*",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_words_of_the_file(text: str, said: str) -> None:
+    assert problems(f"{SMALL}{text}\n") == [said]
+
+
+def test_an_unquoted_off_is_off() -> None:
+    policy = parse_policy(f"{SMALL}storage: {{restore: off}}\ngpu_check: {{at_spawn: off, frameworks: off}}\n")
+    assert policy.storage.restore == "off"
+    assert (policy.gpu_check.at_spawn, policy.gpu_check.frameworks) == ("off", "off")
+
+
+@pytest.mark.parametrize(
+    ("size", "limits", "fits"),
+    [
+        ("cpus: 2, memory: 2G, gpus: 0", "gpus: 0, cpus: 2, memory: 2G", True),
+        ("cpus: 2, memory: 2G, gpus: 0", "gpus: 8, cpus: 1.999, memory: 9G", False),
+        ("cpus: 2, memory: 2G, gpus: 0", "gpus: 0, cpus: 2, memory: 2047M", False),
+        ("cpus: 2, memory: 2G, gpus: 1", "gpus: 0, cpus: 2, memory: 2G", False),
+        ("cpus: 2, memory: 2G, choices: {gpus: {values: [2, 1], default: 2}}", "gpus: 1, cpus: 2, memory: 2G", True),
+    ],
+)
+def test_limits_below_every_profile_of_a_group_are_an_error(size: str, limits: str, fits: bool) -> None:
+    profile = f'  two: {{display_name: Two, image: "a:1", {size}}}\n'
+    text = f"{SMALL}{profile}groups:\n  a:\n    profiles: [two]\n    limits: {{{limits}}}\n"
+    if fits:
+        parse_policy(text)
+    else:
+        (problem,) = problems(text)
+        assert problem.startswith("line 9: groups.a.limits: allow none of the profiles offered: two needs 2 cores")
+
+
+def test_limits_below_some_profiles_are_none_and_the_default_among_them_is_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(
+        SMALL
+        + '  two: {display_name: Two, image: "a:1", cpus: 2, memory: 2G, gpus: 2}\n'
+        + '  three: {display_name: Three, image: "a:1", cpus: 2, memory: 2G, gpus: 2}\n'
+        + "groups:\n  a: {profiles: [two, one], limits: {gpus: 1, cpus: 2, memory: 2G}}\n"
+    )
+    assert [str(warning) for warning in check_file(str(file)).warnings] == [
+        "line 6: profiles.three: is offered to nobody",
+        "line 8: groups.a.limits: do not allow the default profile: two needs 2 cores, 2 GB memory and 2 GPUs",
+    ]
+    assert check_file(SHIPPED).warnings == ()
+
+
+def test_merge_keys_are_no_keys_that_are_there_twice() -> None:
+    text = SMALL.replace("  one: {", "  one: &one {") + "  two: {<<: *one, display_name: Two}\n"
+    assert parse_policy(text).profiles["two"].display_name == "Two"

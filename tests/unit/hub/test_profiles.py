@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import json
-import re
 from typing import Any
 
-from hub.policy_file import load_policy, parse_policy
-from hub.profiles import form_options, form_profiles, offered_profiles
+from hub.policy_file import load_policy
+from hub.profiles import offered_profiles
 from hub.resolve import Granted, resolve
 
 HPC = ("cpsHPCAccess",)
@@ -54,49 +52,3 @@ def test_every_choice_that_is_printed_is_accepted_as_it_is_printed() -> None:
             for key in option["choices"]:
                 options = {"profile": slug, name: key}
                 assert isinstance(resolve("ada", HPC, options=options, running={}, policy=POLICY), Granted), options
-
-
-def test_the_form_shows_note_and_says_that_limits_are_not_enforced() -> None:
-    (standard,) = form_profiles((), POLICY, enforced=False)
-    assert "For GPU access, please contact your administrator." in standard["description"]
-    assert "not enforced" in standard["description"]
-    (enforced,) = form_profiles((), POLICY, enforced=True)
-    assert "not enforced" not in enforced["description"]
-
-
-def test_the_form_escapes_what_the_policy_says() -> None:
-    policy = parse_policy("""
-everyone: {profiles: [one], limits: {gpus: 0, cpus: 1, memory: 1G}, note: "<script>alert(1)</script>"}
-profiles:
-  one:
-    display_name: "<b>&"
-    description: "<i>"
-    cpus: 1
-    memory: 1G
-    gpus: 0
-    choices: {image: {values: {a: {display_name: "<u>", image: "quay.io/a/b:1"}}, default: a}}
-""")
-    text = json.dumps(form_profiles((), policy, enforced=False))
-    assert set(re.findall(r"<[^>]*>", text)) == {"<br>", "<strong>", "</strong>"}
-    assert "&lt;script&gt;" in text
-
-
-def test_the_forms_fields_become_the_options_body() -> None:
-    fields = {
-        "profile": ["custom"],
-        "profile-option-custom--image--unlisted-choice": ["quay.io/jupyter/x:1"],
-        "profile-option-custom--gpus": ["2"],
-        "profile-option-other--gpus": ["9"],
-        "_xsrf": ["secret"],
-    }
-    assert form_options(fields) == {
-        "profile": "custom",
-        "image--unlisted-choice": "quay.io/jupyter/x:1",
-        "gpus": "2",
-    }
-
-
-def test_fields_that_the_form_does_not_have_are_kept_for_refusal() -> None:
-    assert form_options({}) == {}
-    assert form_options({"image": ["x"]}) == {"image": "x"}
-    assert form_options({"profile": ["a", "b"], "x": []}) == {"profile": ["a", "b"], "x": []}

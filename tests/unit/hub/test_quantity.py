@@ -86,7 +86,24 @@ def test_an_excess_names_each_kind_and_what_is_allowed() -> None:
     cap = Size(millicpu=2000, memory_bytes=4 * GIB, gpus=0)
     assert cap.excess(cap) == []
     assert Size(millicpu=2500, memory_bytes=8 * GIB, gpus=1).excess(cap) == [
-        "1 GPUs, and 0 are allowed",
+        "1 GPU, and 0 are allowed",
         "2.5 cores, and 2 are allowed",
         "8G of memory, and 4G are allowed",
     ]
+
+
+def test_what_is_left_is_never_less_than_nothing() -> None:
+    cap = Size(millicpu=2000, memory_bytes=4 * GIB, gpus=2)
+    assert Size(millicpu=500, memory_bytes=5 * GIB, gpus=1).rest(cap) == Size(millicpu=1500, memory_bytes=0, gpus=1)
+
+
+@pytest.mark.parametrize("wrong", [{"millicpu": -1}, {"memory_bytes": -1}, {"gpus": -1}])
+def test_less_than_nothing_is_no_size(wrong: dict[str, int]) -> None:
+    with pytest.raises(QuantityError):
+        Size(**wrong)
+
+
+def test_an_excess_of_any_number_of_digits_is_readable() -> None:
+    for text in Size(millicpu=10**6000, memory_bytes=10**6000, gpus=10**6000).excess(Size()):
+        assert text.startswith("more than ")
+        assert len(text) < 100
