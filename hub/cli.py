@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from hub import up as launcher
+from hub.options import UNLISTED_IMAGE
 from hub.policy import Policy, json_schema
-from hub.policy_file import SHIPPED, PolicyError, load_policy
+from hub.policy_file import SHIPPED, Checked, PolicyError, Problem, check_file, load_policy
 from hub.profiles import offered_profiles
 from hub.quantity import QuantityError, Size
 from hub.resolve import Refused, resolve
-from hub.text import visible
+from hub.text import table, visible
 
 EXIT_USAGE = 2
 EXIT_REFUSED = 3
+_LONGEST_PATH = 1000
 
 _policy_option = click.option(
     "--policy",
@@ -28,6 +32,7 @@ _policy_option = click.option(
     type=click.Path(),
     help="The policy file; also HUB_POLICY.",
 )
+_json_option = click.option("--json", "as_json", is_flag=True, help="A document instead of a table.")
 _group_option = click.option("--group", "groups", multiple=True, metavar="G", help="A group of the user; repeatable.")
 
 
@@ -43,6 +48,8 @@ def main() -> None:
       2  usage, a broken policy file, or text that is not JSON
       3  refused (decide)
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show an emoji is no error
 
 
 @main.command()
@@ -83,32 +90,71 @@ def up(port: int, data: str, notebook_environment: str, policy_file: str) -> Non
 
 @main.group()
 def policy() -> None:
-    """Validate a policy file, or print its schema."""
+    """Validate a policy file, or print its schema.
+
+    \b
+    Exit codes:
+      0  done
+      2  usage, or a policy file that is not valid (check)
+    """
 
 
 @policy.command("check")
 @click.argument("file", type=click.Path())
-def check_policy(file: str) -> None:
+@_json_option
+def check_policy(file: str, as_json: bool) -> None:
     """Validate FILE, and name every error with its line and key.
+
+    What is probably a mistake, such as a profile that is offered to nobody, is a warning, and FILE is valid.
 
     \b
     Exit codes:
       0  valid
       2  not valid, or not readable
     """
-    found = _load(file)
-    click.echo(f"{file}: valid: {len(found.groups)} groups, {len(found.profiles)} profiles")
+    checked: Checked | None = None
+    errors: list[Problem] = []
+    try:
+        checked = check_file(file)
+    except PolicyError as error:
+        errors = error.problems
+    warnings = checked.warnings if checked else ()
+    if as_json:
+        _print_json(
+            {
+                "schema": 1,
+                "file": visible(file, limit=_LONGEST_PATH),
+                "valid": checked is not None,
+                "errors": [vars(problem) for problem in errors],
+                "warnings": [vars(problem) for problem in warnings],
+            }
+        )
+    else:
+        for problem in errors:
+            click.echo(f"{visible(file, limit=_LONGEST_PATH)}: {problem}", err=True)
+        for problem in warnings:
+            click.echo(f"{visible(file, limit=_LONGEST_PATH)}: {problem} (a warning)", err=True)
+        if checked:
+            groups, offered = len(checked.policy.groups), len(checked.policy.profiles)
+            click.echo(f"{visible(file, limit=_LONGEST_PATH)}: valid: {groups} groups, {offered} profiles")
+    sys.exit(0 if checked else EXIT_USAGE)
 
 
 @policy.command("schema")
 def print_schema() -> None:
-    """Print the JSON Schema of the policy file."""
-    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    """Print the JSON Schema of the policy file.
+
+    \b
+    Exit codes:
+      0  printed
+      2  usage
+    """
+    _print_json(json_schema())
 
 
 @main.command()
 @_group_option
-@click.option("--json", "as_json", is_flag=True, help="A document instead of a table.")
+@_json_option
 @_policy_option
 def profiles(groups: tuple[str, ...], as_json: bool, policy_file: str) -> None:
     """Show what a member of these groups is offered; without --group, what everybody is.
@@ -120,9 +166,9 @@ def profiles(groups: tuple[str, ...], as_json: bool, policy_file: str) -> None:
     """
     document = offered_profiles(groups, _load(policy_file))
     if as_json:
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        _print_json(document)
         return
-    for line in _table(document["profiles"]):
+    for line in _lines(document["profiles"]):
         click.echo(line)
 
 
@@ -133,9 +179,12 @@ def profiles(groups: tuple[str, ...], as_json: bool, policy_file: str) -> None:
 @click.option(
     "--running", "running_text", default="{}", metavar="JSON", help='The user\'s servers: {"name": {"cpus": 8, …}}.'
 )
+@click.option("--json", is_flag=True, expose_value=False, help="No difference: the answer is JSON.")
 @_policy_option
 def decide(user: str, groups: tuple[str, ...], options_text: str, running_text: str, policy_file: str) -> None:
     """Decide about a server, and print the decision as JSON.
+
+    The options are those that `profiles --json` prints under profile_options; what runs counts against the limits.
 
     \b
     Exit codes:
@@ -148,9 +197,9 @@ def decide(user: str, groups: tuple[str, ...], options_text: str, running_text: 
     running = _running(_parse("--running", running_text))
     answer = resolve(user, groups, options=options, running=running, policy=loaded)
     if isinstance(answer, Refused):
-        click.echo(json.dumps({"reason": answer.reason}, ensure_ascii=False))
+        _print_json({"reason": answer.reason}, indent=None)
         sys.exit(EXIT_REFUSED)
-    click.echo(json.dumps(answer.decision.to_json(), ensure_ascii=False))
+    _print_json(answer.decision.to_json(), indent=None)
 
 
 def _load(path: str) -> Policy:
@@ -161,12 +210,22 @@ def _load(path: str) -> Policy:
         sys.exit(error.exit_code)
 
 
+def _print_json(document: Mapping[str, Any], *, indent: int | None = 2) -> None:
+    # What a terminal cannot show must not become an error, and a replacement would be no JSON.
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    click.echo(json.dumps(document, indent=indent, ensure_ascii=not unicode))
+
+
 def _parse(option: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         click.echo(f"{option} is not JSON: {visible(str(error))}", err=True)
         sys.exit(EXIT_USAGE)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"there is no {name} in JSON")
 
 
 def _running(document: Any) -> dict[str, Size]:
@@ -183,20 +242,20 @@ def _running(document: Any) -> dict[str, Size]:
     return running
 
 
-def _table(entries: list[dict[str, Any]]) -> list[str]:
-    """The profiles as lines, then the choices of each and the notes."""
-    rows = [("profile", "cores", "memory", "GPUs", "image")]
+def _lines(entries: list[dict[str, Any]]) -> list[str]:
+    """The profiles as a table, then the choices of each and the notes."""
+    rows = [("profile", "name", "cores", "memory", "GPUs", "image")]
     for entry in entries:
+        slug = entry["slug"] + (" (default)" if entry["default"] else "")
         sizes = (str(entry["cpus"]), entry["memory"], str(entry["gpus"]))
-        rows.append((entry["slug"] + (" (default)" if entry["default"] else ""), *sizes, entry["image"]))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        rows.append((slug, entry["display_name"], *sizes, entry["image"]))
+    lines = table(rows)
     for entry in entries:
         for name, option in entry["profile_options"].items():
             choices = ", ".join(
                 f"{key} (default)" if choice["default"] else key for key, choice in option["choices"].items()
             )
-            other = ", or any allowed image" if "unlisted_choice" in option else ""
+            other = f", or any allowed image as {UNLISTED_IMAGE}" if "unlisted_choice" in option else ""
             lines.append(f"{entry['slug']}: {name}: {choices}{other}")
-    lines += dict.fromkeys(entry["note"] for entry in entries if entry["note"])
+    lines += dict.fromkeys(visible(entry["note"], limit=1000) for entry in entries if entry["note"])
     return lines

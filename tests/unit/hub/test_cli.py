@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from hub.cli import main
 from hub.policy_file import SHIPPED
+from tests.unit.hub.policies import SMALL
 
 
 def call(*arguments: str) -> Result:
@@ -32,7 +36,10 @@ def test_a_refusal_exits_3_with_a_one_line_reason() -> None:
     result = call("decide", "--user", "ada", "--group", "cpsHPCAccess", "--options", "{}", "--running", running)
     assert result.exit_code == 3
     reason = json.loads(result.stdout)["reason"]
-    assert reason == "ada would have 18 cores, and 16 are allowed together with 1 other server"
+    assert reason == (
+        "ada would have 18 cores, and 16 are allowed together with 1 other server; "
+        "left for this one: 2 GPUs, 0 cores, 127 GB memory"
+    )
 
 
 @pytest.mark.parametrize(
@@ -40,6 +47,14 @@ def test_a_refusal_exits_3_with_a_one_line_reason() -> None:
     [
         ("--options", "{"),
         ("--options", "[" * 100_000),
+        ("--options", "NaN"),
+        ("--options", "[-Infinity]"),
+        ("--options", "9" * 5000),
+        ("--options", ""),
+        ("--options", "\udcff"),
+        ("--running", '{"a": {"gpus": 1e999}}'),
+        ("--running", '{"a": {"cores": 1}}'),
+        ("--running", '{"\\ud800\\n": []}'),
         ("--running", "nope"),
         ("--running", "[]"),
         ("--running", '{"a": {"cpus": -1}}'),
@@ -51,13 +66,39 @@ def test_what_cannot_be_read_exits_2_with_one_line(arguments: tuple[str, str]) -
     result = call("decide", "--user", "ada", *arguments)
     assert result.exit_code == 2
     assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.strip().isprintable()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--user", "a\nb\u202e\udcff", "--options", '{"profile": "\\ud800\\u202e\\n"}'),
+        ("--user", "", "--group", "\udcff", "--options", '{"\\u0000": [[]]}'),
+        ("--user", "ada", "--options", '{"profile": 1e999, "x": -0.0}'),
+        ("--user", "ada", "--running", '{"a": {"cpus": 999999999999999, "memory": "900000T", "gpus": 9}}'),
+        ("--user", "ada", "--json", "--group", "cpsHPCAccess", "--options", '{"profile": "standard"}'),
+    ],
+)
+def test_whatever_is_asked_is_answered_with_one_line_of_json(arguments: tuple[str, ...]) -> None:
+    result = call("decide", *arguments)
+    assert result.exit_code == 3
+    assert len(result.stdout.splitlines()) == 1
+    assert json.loads(result.stdout)["reason"].isprintable()
+
+
+def test_a_server_of_nothing_counts_as_nothing() -> None:
+    result = call("decide", "--user", "ada", "--running", '{"a": {}, "b": {"cpus": 0}}')
+    assert result.exit_code == 0
 
 
 def test_profiles_are_a_table_or_a_document() -> None:
     table = call("profiles")
     assert table.exit_code == 0
-    assert "standard (default)" in table.stdout
-    assert "For GPU access, please contact your administrator." in table.stdout
+    header, row, note = table.stdout.splitlines()
+    assert header.split() == ["profile", "name", "cores", "memory", "GPUs", "image"]
+    assert row.split("  ")[0] == "standard (default)"
+    assert "💻 Standard Notebook Environment" in row
+    assert note == "For GPU access, please contact your administrator."
     document = json.loads(call("profiles", "--group", "x", "--group", "cpsHPCAccess", "--json").stdout)
     assert [profile["slug"] for profile in document["profiles"]] == ["cpu-basic", "a100-1", "a100-2", "custom"]
 
@@ -81,7 +122,56 @@ def test_policy_schema_is_json() -> None:
     assert json.loads(call("policy", "schema").stdout)["title"] == "Policy"
 
 
-@pytest.mark.parametrize("command", ["up", "decide", "profiles", ("policy", "check")])
+def test_policy_check_tells_what_is_probably_a_mistake_and_exits_0(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(SMALL + '  two: {display_name: Two, image: "a:1", cpus: 1, memory: 1G, gpus: 0}\n')
+    result = call("policy", "check", str(file))
+    assert result.exit_code == 0
+    assert result.stderr == f"{file}: line 5: profiles.two: is offered to nobody (a warning)\n"
+    document = json.loads(call("policy", "check", "--json", str(file)).stdout)
+    assert document == {
+        "schema": 1,
+        "file": str(file),
+        "valid": True,
+        "errors": [],
+        "warnings": [{"line": 5, "key": "profiles.two", "message": "is offered to nobody"}],
+    }
+
+
+def test_policy_check_writes_errors_as_a_document_too(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(f"{SMALL}colour: red\n")
+    result = call("policy", "check", "--json", str(file))
+    assert result.exit_code == 2
+    document = json.loads(result.stdout)
+    assert (document["valid"], document["errors"]) == (
+        False,
+        [{"line": 5, "key": "colour", "message": "is not a key of the policy"}],
+    )
+
+
+def test_tables_and_documents_come_through_where_there_are_no_emoji() -> None:
+    environ = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    for arguments in (["profiles"], ["profiles", "--json"], ["policy", "schema"]):
+        command = [sys.executable, "-c", "from hub.cli import main; main()", *arguments]
+        done = subprocess.run(command, env=environ, capture_output=True, check=True)
+        assert done.stderr == b""
+        assert "💻".encode() not in done.stdout
+        if arguments != ["profiles"]:
+            json.loads(done.stdout)
+
+
+def test_the_policy_file_is_given_by_option_or_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(SMALL)
+    assert "one (default)" in call("profiles", "--policy", str(file)).stdout
+    monkeypatch.setenv("HUB_POLICY", str(file))
+    assert "one (default)" in call("profiles").stdout
+    assert json.loads(call("decide", "--user", "ada").stdout)["profile"] == "one"
+    assert "standard (default)" in call("profiles", "--policy", SHIPPED).stdout
+
+
+@pytest.mark.parametrize("command", ["up", "decide", "profiles", "policy", ("policy", "check"), ("policy", "schema")])
 def test_every_command_lists_its_exit_codes(command: str | tuple[str, ...]) -> None:
     words = (command,) if isinstance(command, str) else command
     assert "Exit codes:" in call(*words, "--help").stdout
