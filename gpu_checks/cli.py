@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import stat
 import sys
 import time
+from collections.abc import Callable
 
 import click
 
-from . import VERSION, quick, report
+from . import VERSION, last, quick, report
 from .expect import LARGEST, ExpectationUnreadable, expectation
-from .result import EXIT_UNKNOWN, EXIT_USAGE, Report, Verdict, exit_code
+from .result import EXIT_UNKNOWN, EXIT_USAGE, Report, Verdict, exit_code, plain
 
 REPORT_VARIABLE = "GPU_CHECK_REPORT"
 LONGEST_START_S = 3.0  # a start that took longer leaves the probes too little time to be fair to the GPU
@@ -24,7 +27,7 @@ Exit codes:
   0   pass, or a warning
   1   a warning, with --strict
   2   fail: a GPU that should be here cannot be used
-  3   unknown: a required check could not be carried out
+  3   unknown: a required check could not be carried out, or there is no last report
   64  wrong usage
 """
 
@@ -38,24 +41,78 @@ Exit codes:
 )
 @click.option("--json", "json_output", is_flag=True, help="Print the report as JSON, and nothing else.")
 @click.option("--junit", metavar="FILE", help="Write the report as JUnit XML, too.")
+@click.option("--prometheus", "prom", metavar="FILE", help="Write the report for Prometheus' textfile collector, too.")
+@click.option("--last", "show_last", is_flag=True, help="Check nothing: show the last report, in GPU_CHECK_REPORT.")
 @click.option("--strict", is_flag=True, help="A warning is exit code 1.")
 @click.version_option(VERSION, prog_name="gpu-check")
-def command(*, level: str, expect: int | None, json_output: bool, junit: str | None, strict: bool) -> int:
+def command(
+    *,
+    level: str,
+    expect: int | None,
+    json_output: bool,
+    junit: str | None,
+    prom: str | None,
+    show_last: bool,
+    strict: bool,
+) -> int:
     """Say whether the GPUs here work, and if not, why and what to do.
 
-    The level quick (the default) takes seconds: it counts the GPUs, compares memory and a kernel's result on each of
-    them, and reads what the driver knows about their health.
+    The level quick (the default) ends within 10 seconds: it counts the GPUs, tests 2 MiB of memory and a kernel's
+    result on each of them, and reads what the driver knows about their health. It does not cover the rest of the
+    memory: 256 MB and more are for the level medium, which this version does not have.
     """
     try:
         expected = expectation(expect, os.environ)
     except ExpectationUnreadable as error:
         raise click.UsageError(str(error)) from error
-    done = LEVELS[level](expected, os.environ, started=process_start())
+    place = os.environ.get(REPORT_VARIABLE, "")
+    if show_last:
+        if junit or prom:
+            raise click.UsageError("--last shows the last report; --junit and --prometheus are for a new one")
+        return _last(place, expected, json_output=json_output, strict=strict)
+    done = LEVELS[level](expected, os.environ, started=process_start(), before=_before(place))
     code = exit_code(done.verdict, strict=strict)
-    if not _stored(done, junit, strict=strict) and done.verdict in (Verdict.PASS, Verdict.WARN):
+    _store(place, done)
+    texts = {"--junit": (junit, lambda: report.as_junit(done, strict=strict))}
+    texts["--prometheus"] = (prom, lambda: _metrics(done))
+    written = [_written(option, path, text) for option, (path, text) in texts.items() if path is not None]
+    if not all(written) and done.verdict in (Verdict.PASS, Verdict.WARN):
         code = EXIT_USAGE
     _print(report.as_json(done) if json_output else report.as_table(done))
     return code
+
+
+def _metrics(done: Report) -> str:
+    from .prometheus import as_prometheus  # only for those who ask: each import delays every start from a zip archive
+
+    return as_prometheus(done)
+
+
+def _last(place: str, expected: int | None, *, json_output: bool, strict: bool) -> int:
+    """Shows the last report; without one nothing is known. One about another number of GPUs says so."""
+    if not place:
+        raise click.UsageError(f"--last needs {REPORT_VARIABLE}, the file of the last report")
+    try:
+        done = last.last_report(place)
+    except last.NoReport as error:
+        click.echo(f"gpu-check: no last report: {plain(str(error))}", err=True)
+        return EXIT_UNKNOWN
+    verdict = last.holds(done, expected)
+    if json_output:
+        _print(report.as_json(done))
+    else:
+        _print(last.cleaned(f"{report.as_table(done)}\nThis was the report of {done.finished_at}."))
+    if verdict is not done.verdict:
+        click.echo(f"gpu-check: it expected {done.expected} GPUs, not {expected}: check again", err=True)
+    return exit_code(verdict, strict=strict)
+
+
+def _before(place: str) -> Report | None:
+    """The last report to compare with, if there is one that can be read."""
+    try:
+        return last.last_report(place) if place else None
+    except last.NoReport:
+        return None
 
 
 def process_start() -> float:
@@ -74,21 +131,27 @@ def process_start() -> float:
     return now - min(age_s, LONGEST_START_S) if 0 <= age_s < 60 else now
 
 
-def _stored(done: Report, junit: str | None, *, strict: bool) -> bool:
-    """Whether what was asked for on the command line was written. The hub's report file is best effort."""
-    place = os.environ.get(REPORT_VARIABLE)
+def _store(place: str, done: Report) -> None:
+    """The report is in the hub's file, or a line says why not: it is best effort."""
     if place:
         try:
             report.write(place, report.bounded_json(done))
         except (OSError, ValueError) as error:
             click.echo(f"gpu-check: cannot write {REPORT_VARIABLE}: {error}", err=True)
-    if junit is None:
-        return True
+
+
+def _written(option: str, path: str, text: Callable[[], str]) -> bool:
+    """Whether what was asked for on the command line was written.
+
+    Only a regular file is replaced: as root, renaming a file onto /dev/stdout would take it from everybody.
+    """
+    directory, name = os.path.split(path)
     try:
-        directory, name = os.path.split(junit)
-        report.write(os.path.join(os.path.realpath(directory), name), report.as_junit(done, strict=strict))
+        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+            raise FileExistsError(errno.EEXIST, "not a regular file", path)
+        report.write(os.path.join(os.path.realpath(directory), name), text(), mode=report.FOR_ALL_TO_READ)
     except (OSError, ValueError) as error:
-        click.echo(f"gpu-check: cannot write --junit: {error}", err=True)
+        click.echo(f"gpu-check: cannot write {option}: {error}", err=True)
         return False
     return True
 

@@ -5,12 +5,14 @@ A child sends them as JSON and the parent decodes them here, strictly: what a cr
 """
 
 import dataclasses
+import enum
 from dataclasses import dataclass, field
 from typing import Any, Generic, Optional, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
 NO_SYMBOL = -1  # in CallError.code: the library has no such function
+NVML_NO_PERMISSION = 4
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,14 @@ class Health:
 
     ecc_uncorrected: Optional[int] = None  # since the driver was loaded
     ecc_uncorrected_lifetime: Optional[int] = None
+    ecc_corrected_lifetime: Optional[int] = None
     remapped_rows_uncorrected: Optional[int] = None
+    remapped_rows_corrected: Optional[int] = None
     remap_pending: Optional[bool] = None
     remap_failed: Optional[bool] = None
+    retired_pages: Optional[int] = None
     retired_pages_pending: Optional[bool] = None
+    pcie_replays: Optional[int] = None
     clock_event_reasons: Optional[int] = None  # bits of nvmlClocksEventReasons
     temperature_c: Optional[int] = None
 
@@ -73,6 +79,11 @@ class NvmlDevice:
     health: Health = field(default_factory=Health)
     error: Optional[CallError] = None
 
+    @property
+    def forbidden(self) -> bool:
+        """Whether this container may not ask it: NVML counts the GPUs of the whole node."""
+        return self.error is not None and self.error.code == NVML_NO_PERMISSION
+
 
 @dataclass(frozen=True)
 class NvmlFacts:
@@ -85,8 +96,8 @@ class NvmlFacts:
 
     @property
     def usable(self) -> tuple[NvmlDevice, ...]:
-        """What a program could compute on: instances, and GPUs that are not divided into instances."""
-        return tuple(device for device in self.devices if not device.mig_enabled)
+        """What a program could compute on: instances, and GPUs that are not divided and not somebody else's."""
+        return tuple(device for device in self.devices if not device.mig_enabled and not device.forbidden)
 
 
 @dataclass(frozen=True)
@@ -154,6 +165,20 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Surroundings:
+    """What a container allows. None: no limit, or it cannot be read."""
+
+    shm_bytes: Optional[int] = None  # the size of /dev/shm
+    memory_limit_bytes: Optional[int] = None
+    cpu_limit: Optional[float] = None  # cores
+    pids_left: Optional[int] = None
+    visible_devices: Optional[str] = None  # CUDA_VISIBLE_DEVICES
+    library_directories: tuple[str, ...] = ()  # those of LD_LIBRARY_PATH that hold a libcuda.so.1
+    image_cuda: str = ""  # the version of CUDA that the image was built for, where it says so
+    mps: bool = False  # CUDA talks to an MPS server
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything a verdict is made of."""
 
@@ -162,6 +187,9 @@ class Facts:
     gpus: tuple[tuple[Target, Heard[GpuFacts]], ...] = ()
     hidden: bool = False  # CUDA_VISIBLE_DEVICES is set
     device_files: tuple[str, ...] = ()  # of GPUs, in /dev
+    surroundings: Surroundings = field(default_factory=Surroundings)
+    before: tuple[tuple[str, Health], ...] = ()  # what the last report here said of each GPU, by UUID
+    before_at: str = ""  # when that was
 
 
 class Malformed(ValueError):
@@ -191,6 +219,11 @@ def _decode(kind: Any, data: Any) -> Any:
         if not isinstance(data, (list, tuple)):
             raise Malformed("not a list")
         return tuple(_decode(get_args(kind)[0], item) for item in data)
+    if issubclass(kind, enum.Enum):
+        try:
+            return kind(data)
+        except ValueError:
+            raise Malformed(f"{data!r:.40} is no {kind.__name__}") from None
     if type(data) is not kind:
         raise Malformed(f"{data!r:.40} is no {kind.__name__}")
     return data

@@ -1,7 +1,6 @@
-"""The faults that are known, as data: symptom → cause, what the user does, what the administrator does.
+"""The faults that are known, as data: the cause, what the user does, what the administrator does.
 
-Sources: the CUDA driver API's ``CUresult`` and NVML's ``nvmlReturn_t`` for the codes, NVIDIA's Xid catalogue and the
-documentation of its container toolkit and MIG for causes and cures.
+Sources: NVIDIA's Xid catalogue, and the documentation of its container toolkit and of MIG.
 """
 
 from __future__ import annotations
@@ -14,19 +13,24 @@ RESPAWN = (
 INSPECT = "Drain the node, look for Xid messages in the kernel log (dmesg), run dcgmi diag -r 3."
 
 
+USER, ADMINISTRATOR = "user", "administrator"
+
+
 @dataclass(frozen=True)
 class Fault:
-    """One fault: its cause in plain words, and a remedy for each of the two people who read about it."""
+    """One fault: its cause in plain words, a remedy for each of the two who read about it, and who can mend it."""
 
     cause: str
     user: str
     admin: str
+    audience: str = ADMINISTRATOR
 
 
 NO_DRIVER = Fault(
     "no driver found",
     "Choose a GPU profile; if this is one, tell the administrator.",
     "Check that the pod has a GPU limit and the nvidia runtime class, and that the container toolkit runs on the node.",
+    USER,
 )
 DRIVER_NOT_INJECTED = Fault(
     "the CUDA driver library is missing, though a GPU is here",
@@ -37,16 +41,19 @@ STUB_LIBRARY = Fault(
     "libcuda.so.1 is the stub for linking, not a driver",
     "Remove the directory …/stubs from LD_LIBRARY_PATH.",
     "Remove the stubs from the image's library path.",
+    USER,
 )
 DRIVER_TOO_OLD = Fault(
     "the driver is too old for this image",
     "Choose an image with an older CUDA.",
     "Install a newer driver: CUDA 13 needs 580 or later, CUDA 12 needs 525 or later.",
+    USER,
 )
 COMPAT_CLASH = Fault(
     "the CUDA compatibility library in the image does not fit the node's driver",
     "Take the directory …/compat out of LD_LIBRARY_PATH, or choose an image with an older CUDA.",
     "Install a driver that the image's compatibility package supports.",
+    USER,
 )
 VERSION_MISMATCH = Fault(
     "the driver's library and its kernel module differ in version",
@@ -83,6 +90,7 @@ HIDDEN = Fault(
     "CUDA_VISIBLE_DEVICES hides GPUs that are there",
     "Unset CUDA_VISIBLE_DEVICES, in the terminal and in the notebook.",
     "If the image sets CUDA_VISIBLE_DEVICES, remove it there.",
+    USER,
 )
 NO_DEVICE = Fault(
     "the driver is there, but finds no GPU",
@@ -103,6 +111,7 @@ BUSY = Fault(
     "another process holds the GPU alone (exclusive compute mode)",
     "Wait, or end the other process.",
     "Set the compute mode to DEFAULT (nvidia-smi -c 0) where GPUs are shared.",
+    USER,
 )
 MPS = Fault(
     "the MPS server of this GPU does not answer, or is full",
@@ -113,6 +122,7 @@ MEMORY_HELD = Fault(
     "nearly all memory of the GPU is held by another process",
     "Restart the kernels of your other notebooks.",
     "Look for an orphan process on the node (nvidia-smi), and at how the GPU is shared.",
+    USER,
 )
 OUT_OF_MEMORY = Fault("the GPU gave no memory, though much is free", RESPAWN, INSPECT)
 ECC_ERROR = Fault(
@@ -141,6 +151,7 @@ PROBE_KILLED = Fault(
     "the check was killed from outside",
     "Free memory of the server, then run gpu-check again.",
     "Look whether the container's memory limit killed it.",
+    USER,
 )
 PROBE_FAILED = Fault(
     "the check could not be carried out",
@@ -195,100 +206,57 @@ NO_EXPECTATION = Fault(
     "no GPU was found, and nothing says how many there should be",
     "Run gpu-check --expect N with the number of your profile.",
     "Set GPU_CHECK_EXPECT in the pod.",
+    USER,
+)
+ERRORS_GREW = Fault(
+    "the GPU has counted more errors since the last check here",
+    "Save your work and restart the server; compare important results with those of another GPU.",
+    "Watch this GPU: if the counters keep growing, run dcgmi diag -r 3 and plan a reset or a replacement.",
+)
+FEW_SPARE_BYTES = Fault(
+    "nearly all memory of the GPU is in use by somebody else",
+    "Restart the kernels of your other notebooks; on a shared GPU wait, or use smaller batches.",
+    "Look for an orphan process on the node (nvidia-smi), and at how the GPU is shared.",
+    USER,
+)
+SMALL_SHM = Fault(
+    "the shared memory of the container (/dev/shm) is very small",
+    "Load data without worker processes (num_workers=0).",
+    "Mount an emptyDir with medium Memory at /dev/shm in profiles with GPUs.",
+)
+SMALL_MEMORY = Fault(
+    "the container's memory limit is too small for a framework that uses a GPU",
+    "Choose a profile with more memory.",
+    "Give profiles with GPUs at least 2 GB of memory, better more than the GPU has.",
+    USER,
+)
+SMALL_CPU = Fault(
+    "the container has less than one core for each GPU",
+    "Choose a profile with more cores.",
+    "Give profiles with GPUs at least one core for each GPU.",
+    USER,
+)
+FEW_PIDS = Fault(
+    "the container can start hardly any more processes",
+    "End programs that you do not need; then restart the server.",
+    "Raise the limit of processes per pod (podPidsLimit of the kubelet).",
+    USER,
+)
+IMAGE_TOO_NEW = Fault(
+    "the image was built for a newer CUDA than the driver has",
+    "Choose an image with an older CUDA, or try whether its programs run.",
+    "Install a newer driver: CUDA 13 needs 580 or later, CUDA 12 needs 525 or later.",
+    USER,
+)
+STUBS_IN_PATH = Fault(
+    "LD_LIBRARY_PATH has a stub of libcuda.so.1 in it, which is for linking and no driver",
+    "Remove the directory …/stubs from LD_LIBRARY_PATH.",
+    "Remove the stubs from the image's library path.",
+    USER,
+)
+NOT_COVERED = Fault(
+    "not every expected GPU was tested to the end",
+    "Run gpu-check again; if it happens again, tell the administrator.",
+    "Run gpu-check --json in the pod and look at the details.",
 )
 NOT_COUNTED = Fault("the GPUs could not be counted", RESPAWN, INSPECT)
-
-
-@dataclass(frozen=True)
-class Symptoms:
-    """What was seen when something failed. A code is None where that library gave none; 0 means that it works."""
-
-    cuda: int | None = None
-    nvml: int | None = None
-    nvml_lists: bool = False  # NVML lists a device that could be used
-    mig_empty: bool = False  # NVML lists a GPU in MIG mode, and no instance
-    hidden: bool = False  # CUDA_VISIBLE_DEVICES is set
-    low_memory: bool = False  # little was free before the check took any
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A row of the table: the fault is meant where everything that the rule names is so. None: no matter what."""
-
-    fault: Fault
-    cuda: frozenset[int] | None = None
-    nvml: frozenset[int] | None = None
-    nvml_lists: bool | None = None
-    mig_empty: bool | None = None
-    hidden: bool | None = None
-    low_memory: bool | None = None
-
-    def matches(self, seen: Symptoms) -> bool:
-        """True where every part of the rule fits what was seen."""
-        return (
-            (self.cuda is None or seen.cuda in self.cuda)
-            and (self.nvml is None or seen.nvml in self.nvml)
-            and (self.nvml_lists is None or seen.nvml_lists == self.nvml_lists)
-            and (self.mig_empty is None or seen.mig_empty == self.mig_empty)
-            and (self.hidden is None or seen.hidden == self.hidden)
-            and (self.low_memory is None or seen.low_memory == self.low_memory)
-        )
-
-
-def _codes(*codes: int) -> frozenset[int]:
-    return frozenset(codes)
-
-
-# The first row that matches is meant, so the more telling symptom stands first: NVML's codes are precise where CUDA
-# only says 100 (no device) or 999 (unknown).
-RULES: tuple[Rule, ...] = (
-    Rule(STUB_LIBRARY, cuda=_codes(34)),
-    Rule(DRIVER_TOO_OLD, cuda=_codes(-1, 35, 36)),
-    Rule(COMPAT_CLASH, cuda=_codes(803, 804), nvml=_codes(0)),
-    Rule(VERSION_MISMATCH, nvml=_codes(18)),
-    Rule(COMPAT_CLASH, cuda=_codes(803, 804)),
-    Rule(FABRIC_MANAGER, cuda=_codes(802)),
-    Rule(BUSY, cuda=_codes(46)),
-    Rule(MPS, cuda=frozenset(range(805, 811))),
-    Rule(ECC_ERROR, cuda=_codes(214)),
-    Rule(MEMORY_HELD, cuda=_codes(2), low_memory=True),
-    Rule(OUT_OF_MEMORY, cuda=_codes(2)),
-    Rule(FALLEN_OFF, nvml=_codes(15)),
-    Rule(RESET_REQUIRED, nvml=_codes(16)),
-    Rule(ACCESS_LOST, nvml=_codes(999)),
-    Rule(MIG_EMPTY, cuda=_codes(100), mig_empty=True),
-    Rule(HIDDEN, cuda=_codes(100, 101), hidden=True, nvml_lists=True),
-    Rule(CUDA_BLIND, cuda=_codes(100, 101), nvml_lists=True),
-    Rule(MODULE_NOT_LOADED, cuda=_codes(100, 999), nvml=_codes(9)),
-    Rule(NO_PERMISSION, nvml=_codes(4, 17)),
-    Rule(NO_DEVICE, cuda=_codes(100, 101)),
-    Rule(DRIVER_UNKNOWN, cuda=_codes(999)),
-)
-
-NVML_RULES: tuple[Rule, ...] = (
-    Rule(VERSION_MISMATCH, nvml=_codes(18)),
-    Rule(FALLEN_OFF, nvml=_codes(15)),
-    Rule(RESET_REQUIRED, nvml=_codes(16)),
-    Rule(ACCESS_LOST, nvml=_codes(999)),
-    Rule(MODULE_NOT_LOADED, nvml=_codes(9)),
-    Rule(NO_PERMISSION, nvml=_codes(4, 17)),
-)
-
-SILENCES = {
-    "hung": DRIVER_HUNG,
-    "unkillable": DRIVER_STUCK,
-    "crashed": DRIVER_CRASHED,
-    "killed": PROBE_KILLED,
-    "garbled": PROBE_FAILED,
-    "defect": PROBE_FAILED,
-    "not started": PROBE_FAILED,
-}
-
-# A kernel that the driver cannot build says nothing about the GPU: no binary for this GPU, invalid PTX, no JIT
-# compiler, a PTX newer than the driver, JIT compilation disabled.
-CANNOT_BUILD = _codes(209, 218, 221, 222, 223)
-
-
-def diagnose(seen: Symptoms, rules: tuple[Rule, ...] = RULES, otherwise: Fault = DRIVER_ERROR) -> Fault:
-    """The first fault of the table that fits, or ``otherwise``."""
-    return next((rule.fault for rule in rules if rule.matches(seen)), otherwise)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import faults
+from .diagnosis import CANNOT_BUILD, SILENCES, Symptoms, diagnose
 from .facts import (
     CallError,
     CudaDevice,
@@ -16,11 +17,13 @@ from .facts import (
     Trial,
     short_uuid,
 )
-from .faults import Fault, Symptoms, diagnose
+from .faults import Fault
 from .result import Check, Gpu, Verdict, plain
 
 LOW_MEMORY_BYTES = 512 * 1024 * 1024  # a context alone takes 300 to 500 MB on current GPUs
-LEAST_TESTED_BYTES = {"memory": 1024 * 1024, "kernel": 1}  # the promise of ``quick``: less is not a test
+LEAST_FREE = 0.1  # of the whole: with less, a program of the usual size does not start
+MIB = 1024 * 1024
+LEAST_TESTED_BYTES = {"memory": MIB, "kernel": 1}  # the promise of ``quick``: less is not a test
 
 # nvmlClocksEventReasons: HwSlowdown, HwThermalSlowdown, HwPowerBrakeSlowdown. Idle clocks and the software's power cap
 # are how a GPU works, not faults.
@@ -39,6 +42,7 @@ def found(name: str, verdict: Verdict, fault: Fault, *, detail: str = "", gpu: s
         user_action=fault.user,
         admin_action=fault.admin,
         gpu=gpu,
+        audience=fault.audience,
     )
 
 
@@ -51,11 +55,11 @@ def silent(name: str, silence: Silence, *, gpu: str = "") -> Check:
     """A driver that hangs or crashes is a failure; a check that was prevented is unknown."""
     verdict = Verdict.FAIL if silence.reason in ("hung", "unkillable", "crashed") else Verdict.UNKNOWN
     where = f" in {silence.call}" if silence.call else ""
-    return found(name, verdict, faults.SILENCES[silence.reason], detail=f"{silence.detail}{where}", gpu=gpu)
+    return found(name, verdict, SILENCES[silence.reason], detail=f"{silence.detail}{where}", gpu=gpu)
 
 
 def checks_of(target: Target, heard: Heard[GpuFacts], *, gpu: str, nvml: int | None) -> tuple[Check, ...]:
-    """The required tests of one GPU, which the report calls ``gpu``. ``nvml`` is NVML's code, 0 where it works."""
+    """The required tests of one GPU, which the report calls ``gpu``. ``nvml`` is NVML's error, if any."""
     seen = heard.facts or GpuFacts()
     if (seen.uuid or seen.memory) and short_uuid(seen.uuid) != short_uuid(target.uuid):
         detail = f"expected {target.uuid}, found {seen.uuid}"
@@ -71,7 +75,7 @@ def checks_of(target: Target, heard: Heard[GpuFacts], *, gpu: str, nvml: int | N
     kernel = judge.test("kernel", seen.kernel, heard.silence, stopped)
     if seen.kernel is None:
         return (memory, kernel)
-    return (memory, kernel, *judge.release(heard.silence, stopped))
+    return (memory, kernel, *judge.spare(seen), *judge.release(heard.silence, stopped))
 
 
 class _Judge:
@@ -98,6 +102,14 @@ class _Judge:
     def not_reached(self, name: str) -> Check:
         return found(name, Verdict.UNKNOWN, faults.PROBE_FAILED, detail=NOT_REACHED, gpu=self._gpu)
 
+    def spare(self, seen: GpuFacts) -> tuple[Check, ...]:
+        """Whether somebody else holds so much that a program will find next to nothing."""
+        if seen.free_bytes is None or not seen.total_bytes:
+            return ()
+        detail = f"{seen.free_bytes // MIB} of {seen.total_bytes // MIB} MiB free"
+        well = seen.free_bytes >= seen.total_bytes * LEAST_FREE
+        return (_healthy("free memory", well, faults.FEW_SPARE_BYTES, detail, self._gpu),)
+
     def release(self, silence: Silence | None, stopped: CallError | None) -> tuple[Check, ...]:
         """What went wrong after both tests had ended, while the GPU was given back."""
         if silence is not None:
@@ -105,7 +117,7 @@ class _Judge:
         return () if stopped is None else (self._error("release", stopped),)
 
     def _error(self, name: str, error: CallError) -> Check:
-        if error.call == "cuModuleLoadData" and error.code in faults.CANNOT_BUILD:
+        if error.call == "cuModuleLoadData" and error.code in CANNOT_BUILD:
             return found(name, Verdict.UNKNOWN, faults.NO_JIT, detail=told(error), gpu=self._gpu)
         seen = Symptoms(cuda=error.code, nvml=self._nvml, low_memory=self._low_memory)
         return found(name, Verdict.FAIL, diagnose(seen), detail=told(error), gpu=self._gpu)

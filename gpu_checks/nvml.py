@@ -10,7 +10,9 @@ from typing import Any
 
 from .channel import Channel
 from .facts import CallError, Health, NvmlDevice, NvmlFacts
+from .result import plain
 
+LONGEST_TEXT = 100  # NVML's own buffers for a name or a UUID have 96 bytes
 NO_BINDING = "import pynvml"  # CallError.call where nvidia-ml-py is not installed
 
 
@@ -74,28 +76,48 @@ def _instances(channel: Channel, handle: Any, gpu: NvmlDevice) -> tuple[NvmlDevi
 def _health(channel: Channel, handle: Any) -> Health:
     import pynvml
 
-    def ecc(kind: int) -> int | None:
-        value = _optional(
-            channel, "nvmlDeviceGetTotalEccErrors", handle, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, kind
-        )
+    def number(name: str, *arguments: int) -> int | None:
+        value = _optional(channel, name, handle, *arguments)
         return None if value is None else int(value)
+
+    def ecc(severity: int, since: int) -> int | None:
+        return number("nvmlDeviceGetTotalEccErrors", severity, since)
+
+    uncorrected, corrected = pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED
+    volatile, lifetime = pynvml.NVML_VOLATILE_ECC, pynvml.NVML_AGGREGATE_ECC
 
     rows = _optional(channel, "nvmlDeviceGetRemappedRows", handle)
     pages = _optional(channel, "nvmlDeviceGetRetiredPagesPendingStatus", handle)
-    reasons = _optional(channel, "nvmlDeviceGetCurrentClocksEventReasons", handle)
+    reasons = number("nvmlDeviceGetCurrentClocksEventReasons")
     if reasons is None:  # its name before driver 535
-        reasons = _optional(channel, "nvmlDeviceGetCurrentClocksThrottleReasons", handle)
-    temperature = _optional(channel, "nvmlDeviceGetTemperature", handle, pynvml.NVML_TEMPERATURE_GPU)
+        reasons = number("nvmlDeviceGetCurrentClocksThrottleReasons")
     return Health(
-        ecc_uncorrected=ecc(pynvml.NVML_VOLATILE_ECC),
-        ecc_uncorrected_lifetime=ecc(pynvml.NVML_AGGREGATE_ECC),
+        ecc_uncorrected=ecc(uncorrected, volatile),
+        ecc_uncorrected_lifetime=ecc(uncorrected, lifetime),
+        ecc_corrected_lifetime=ecc(corrected, lifetime),
+        remapped_rows_corrected=None if rows is None else int(rows[0]),
         remapped_rows_uncorrected=None if rows is None else int(rows[1]),
         remap_pending=None if rows is None else bool(rows[2]),
         remap_failed=None if rows is None else bool(rows[3]),
+        retired_pages=_retired(channel, handle),
         retired_pages_pending=None if pages is None else bool(pages),
-        clock_event_reasons=None if reasons is None else int(reasons),
-        temperature_c=None if temperature is None else int(temperature),
+        pcie_replays=number("nvmlDeviceGetPcieReplayCounter"),
+        clock_event_reasons=reasons,
+        temperature_c=number("nvmlDeviceGetTemperature", pynvml.NVML_TEMPERATURE_GPU),
     )
+
+
+def _retired(channel: Channel, handle: Any) -> int | None:
+    """Memory pages taken out of use for either cause; None where GPUs remap rows instead (Ampere and later)."""
+    import pynvml
+
+    causes = (
+        pynvml.NVML_PAGE_RETIREMENT_CAUSE_MULTIPLE_SINGLE_BIT_ECC_ERRORS,
+        pynvml.NVML_PAGE_RETIREMENT_CAUSE_DOUBLE_BIT_ECC_ERROR,
+    )
+    pages = [_optional(channel, "nvmlDeviceGetRetiredPages", handle, cause) for cause in causes]
+    known = [len(addresses) for addresses in pages if addresses is not None]
+    return sum(known) if known else None
 
 
 def _optional(channel: Channel, name: str, *arguments: Any) -> Any:
@@ -110,5 +132,5 @@ def _optional(channel: Channel, name: str, *arguments: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    """nvidia-ml-py returns bytes or text, depending on its version."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    """One printable line: nvidia-ml-py returns bytes or text, depending on its version."""
+    return plain(value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value), LONGEST_TEXT)

@@ -11,7 +11,7 @@ import resource
 import signal
 import sys
 
-from . import compute, driver, facts, memory, nvml
+from . import facts
 from .channel import Channel
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -38,12 +38,17 @@ def main(arguments: list[str]) -> None:
 
 
 def _probe(channel: Channel, arguments: list[str]) -> None:
+    # Each probe loads what it needs: a zip archive has no compiled modules, and their source takes its time.
     if arguments == ["cuda"]:
+        from . import driver
+
         try:
             driver.look(driver.Driver(channel), channel)
         except driver.LibraryMissing as missing:
             channel.tell(facts.CudaFacts(False, load_error=str(missing), count=0))
     elif arguments == ["nvml"]:
+        from . import nvml
+
         nvml.look(channel)
     elif len(arguments) == 3 and arguments[0] == "gpu":
         _gpu(channel, int(arguments[1]), arguments[2])
@@ -53,6 +58,8 @@ def _probe(channel: Channel, arguments: list[str]) -> None:
 
 def _gpu(channel: Channel, index: int, uuid: str) -> None:
     """Memory first, the kernel second: a driver without its compiler can still copy."""
+    from . import compute, driver, memory
+
     cuda = driver.Driver(channel)
     known = facts.GpuFacts()
     try:

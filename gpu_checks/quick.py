@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import datetime
 import os
-import platform
 import re
+import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from . import VERSION
+from . import VERSION, surroundings
 from .facts import CudaFacts, Facts, GpuFacts, Heard, Malformed, NvmlFacts, Silence, Target, decode, short_uuid
 from .result import Report, Versions, plain
 from .runner import Answer, Child, Children
@@ -34,11 +33,23 @@ class Limits:
 
 
 def run(
-    expected: int | None, environ: Mapping[str, str], limits: Limits = Limits(), *, started: float | None = None
+    expected: int | None,
+    environ: Mapping[str, str],
+    limits: Limits = Limits(),
+    *,
+    started: float | None = None,
+    before: Report | None = None,
 ) -> Report:
-    """The report of one run. ``started`` is the monotonic time from which the limits count; None: now."""
+    """The report of one run.
+
+    ``started`` is the monotonic time from which the limits count; None: now. ``before`` is the last report, with which
+    the counters of the same GPUs are compared.
+    """
     started = time.monotonic() if started is None else started
     facts = gather(expected, environ, limits, started=started)
+    if before is not None:
+        counted = tuple((gpu.uuid, gpu.health) for gpu in before.gpus)
+        facts = replace(facts, before=counted, before_at=plain(before.finished_at, 40))
     judgement = judge(facts, expected)
     return Report(
         verdict=judgement.verdict,
@@ -49,7 +60,7 @@ def run(
         gpus=judgement.gpus,
         checks=judgement.checks,
         duration_s=round(time.monotonic() - started, 3),
-        finished_at=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        finished_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         versions=_versions(facts),
     )
 
@@ -76,7 +87,14 @@ def gather(expected: int | None, environ: Mapping[str, str], limits: Limits, *, 
             for target in hidden_instances(cuda, nvml):
                 test(target, {VISIBLE_DEVICES: target.uuid})
         tested = tuple((target, _heard(child.answer(), GpuFacts)) for target, child in testing)
-    return Facts(cuda, nvml, tested, hidden=VISIBLE_DEVICES in environ, device_files=device_files())
+    return Facts(
+        cuda,
+        nvml,
+        tested,
+        hidden=VISIBLE_DEVICES in environ,
+        device_files=device_files(),
+        surroundings=surroundings.look(environ),
+    )
 
 
 def targets(cuda: Heard[CudaFacts]) -> tuple[Target, ...]:
@@ -120,7 +138,7 @@ def _versions(facts: Facts) -> Versions:
     cuda, nvml = facts.cuda.facts, facts.nvml.facts
     return Versions(
         gpu_check=VERSION,
-        python=platform.python_version(),
+        python=".".join(str(part) for part in sys.version_info[:3]),
         driver=plain(nvml.driver_version, 40) if nvml else "",
         cuda=cuda_version(cuda.driver_version) if cuda and cuda.driver_version else "",
     )

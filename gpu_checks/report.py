@@ -8,12 +8,14 @@ import json
 import os
 import stat
 from typing import Any
-from xml.etree import ElementTree
 
 from .result import Check, Report, Verdict
 
 SCHEMA = 1
 FILE_LIMIT_BYTES = 64 * 1024  # what the hub and the sidecar read of a report at most
+
+FOR_GROUP_TO_READ = stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP
+FOR_ALL_TO_READ = FOR_GROUP_TO_READ | stat.S_IROTH  # node exporter and CI run as somebody else
 
 WORDS = {Verdict.PASS: "pass", Verdict.WARN: "WARN", Verdict.UNKNOWN: "UNKNOWN", Verdict.FAIL: "FAIL"}
 
@@ -78,6 +80,8 @@ def _for_administrator(report: Report) -> list[str]:
 
 def as_junit(report: Report, *, strict: bool) -> str:
     """JUnit XML: one test case per check; ``unknown`` is an error, a warning is a failure under ``strict``."""
+    from xml.etree import ElementTree  # only for those who ask: each import delays every start from a zip archive
+
     outcomes = [_junit_outcome(check, strict=strict) for check in report.checks]
     suite = ElementTree.Element(
         "testsuite",
@@ -106,7 +110,7 @@ def _junit_outcome(check: Check, *, strict: bool) -> str:
     return "error" if check.verdict is Verdict.UNKNOWN else ""
 
 
-def write(path: str, text: str) -> None:
+def write(path: str, text: str, *, mode: int = FOR_GROUP_TO_READ) -> None:
     """The file holds the text, or what it held before; a link at its place is replaced, not followed.
 
     Raises OSError.
@@ -117,7 +121,7 @@ def write(path: str, text: str) -> None:
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            _fill(os.open(temporary, flags, stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP, dir_fd=descriptor), text)
+            _fill(os.open(temporary, flags, stat.S_IRUSR | stat.S_IWUSR, dir_fd=descriptor), text, mode)
             os.rename(temporary, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
         except OSError:
             _remove(temporary, descriptor)
@@ -126,9 +130,10 @@ def write(path: str, text: str) -> None:
         os.close(descriptor)
 
 
-def _fill(descriptor: int, text: str) -> None:
+def _fill(descriptor: int, text: str, mode: int) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(text.encode())
+        os.fchmod(descriptor, mode)  # whatever the umask is: the reader is another user
         file.flush()
         os.fsync(file.fileno())
 

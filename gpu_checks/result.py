@@ -3,15 +3,16 @@
 Report
 ├── verdict, summary     the worst of the checks, and one plain line about it
 ├── gpus: Gpu …          each GPU by UUID, with what the driver reports about it
-└── checks: Check …      what was looked at, with cause and action where it did not pass
-"""
+└── checks: Check …      what was looked at, with cause, audience and action where it did not pass
 
-from __future__ import annotations
+Annotations are evaluated at run time on Python 3.9, when a stored report is read: hence ``Optional``.
+"""
 
 import enum
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Optional
 
 from .facts import Health
 
@@ -57,7 +58,10 @@ def exit_code(verdict: Verdict, *, strict: bool) -> int:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. ``cause`` and the actions are empty where it passed."""
+    """One thing that was looked at. ``verdict`` is its severity, ``audience`` who can mend it: user or administrator.
+
+    ``cause``, the actions and the audience are empty where it passed.
+    """
 
     name: str
     verdict: Verdict
@@ -66,6 +70,7 @@ class Check:
     user_action: str = ""
     admin_action: str = ""
     gpu: str = ""  # the UUID, for a check of one GPU
+    audience: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,12 +79,12 @@ class Gpu:
 
     uuid: str
     name: str
-    index: int | None  # CUDA's, or None where only NVML sees it
+    index: Optional[int]  # CUDA's, or None where only NVML sees it
     mig: bool = False
-    memory_bytes: int | None = None
-    free_bytes: int | None = None  # before the check took any
+    memory_bytes: Optional[int] = None
+    free_bytes: Optional[int] = None  # before the check took any
     compute_capability: str = ""
-    multiprocessors: int | None = None
+    multiprocessors: Optional[int] = None
     tested_bytes: int = 0
     health: Health = field(default_factory=Health)
 
@@ -101,8 +106,8 @@ class Report:
     verdict: Verdict
     summary: str
     level: str
-    expected: int | None
-    found: int | None
+    expected: Optional[int]
+    found: Optional[int]
     gpus: tuple[Gpu, ...]
     checks: tuple[Check, ...]
     duration_s: float

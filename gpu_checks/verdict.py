@@ -6,11 +6,15 @@ A required check (count, memory, kernel) that was not carried out is ``unknown``
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
-from . import faults
-from .facts import CudaFacts, Facts, NvmlDevice, NvmlFacts, short_uuid
-from .faults import Fault, Symptoms, diagnose
+from . import faults, surroundings
+from .counters import counter_check
+from .coverage import shortfall
+from .diagnosis import NVML_RULES, Symptoms, diagnose
+from .facts import CallError, CudaFacts, Facts, NvmlDevice, NvmlFacts, short_uuid
+from .faults import Fault
 from .gpus import checks_of, described, found, health_checks, silent, spelled, told
 from .result import Check, Gpu, Verdict, worst
 
@@ -37,8 +41,11 @@ def judge(facts: Facts, expected: int | None) -> Judgement:
     """The verdict on these facts for somebody who expects so many GPUs; None: nobody said how many."""
     case = _Case(facts, expected)
     driver = case.driver()
-    checks = (driver, case.count(driver), *case.devices(), *case.nvml(), *case.agreement())
+    checks = (driver, case.count(driver), *case.devices(), *case.nvml(), *case.agreement(), *case.surroundings())
     verdict = worst(check.verdict for check in checks)
+    if verdict in (Verdict.PASS, Verdict.WARN):
+        checks = (*checks, *shortfall(checks, expected))
+        verdict = worst(check.verdict for check in checks)
     gpus = case.gpus()
     return Judgement(verdict, _summary(verdict, checks, gpus, expected), case.found, gpus, checks)
 
@@ -111,16 +118,24 @@ class _Case:
             cuda=cuda,
             nvml=self._nvml_code(),
             nvml_lists=bool(self._nvml.usable),
-            mig_empty=bool(self._nvml.devices) and not self._nvml.usable,
+            mig_empty=any(device.mig_enabled for device in self._nvml.devices) and not self._nvml.usable,
             hidden=self._facts.hidden,
+            versionless=self._cuda.driver_version == 0,
         )
 
     def _nvml_code(self) -> int | None:
-        """0 where NVML works, its first error's code, or None where it gave no answer."""
-        if self._facts.nvml.facts is None or self._facts.nvml.silence is not None:
-            return None
-        errors = [self._nvml.error, *(device.error for device in self._nvml.devices)]
-        return next((error.code for error in errors if error is not None), 0)
+        """NVML's first error, or None where it gave none."""
+        return next((error.code for error in self._nvml_errors()), None)
+
+    def _nvml_errors(self) -> tuple[CallError, ...]:
+        """What NVML could not do. A GPU that is somebody else's counts only where there is no other."""
+        blind = not self._nvml.usable
+        errors = [self._nvml.error, *(d.error for d in self._nvml.devices if blind or not d.forbidden)]
+        return tuple(error for error in errors if error is not None)
+
+    @property
+    def _forbidden(self) -> int:
+        return sum(device.forbidden for device in self._nvml.devices)
 
     # The count
 
@@ -146,7 +161,7 @@ class _Case:
     def _why_fewer(self, driver: Check) -> Fault:
         """The driver's fault if it found none, else what the missing device's own error says."""
         if driver.verdict is not Verdict.PASS:
-            return Fault(driver.cause, driver.user_action, driver.admin_action)
+            return Fault(driver.cause, driver.user_action, driver.admin_action, driver.audience)
         hides = self._facts.hidden and len(self._nvml.usable) > (self.found or 0)
         otherwise = faults.HIDDEN if hides else faults.TOO_FEW
         broken = next((device.error.code for device in self._cuda.devices if device.error is not None), None)
@@ -170,7 +185,7 @@ class _Case:
             checks += checks_of(target, heard, gpu=label, nvml=self._nvml_code())
         for listed in self._nvml.usable:
             label = labels.get(short_uuid(listed.uuid), "")
-            checks += health_checks(label, listed.health) if listed.error is None else ()
+            checks += self._health(label, listed)
         tested = {short_uuid(target.uuid) for target, _ in self._facts.gpus}
         for device in self._cuda.devices:
             if device.error is None and short_uuid(device.uuid) not in tested:
@@ -178,31 +193,52 @@ class _Case:
                 checks.append(found("memory", Verdict.UNKNOWN, faults.PROBE_FAILED, detail="not tested", gpu=gpu))
         return tuple(checks)
 
+    def _health(self, gpu: str, listed: NvmlDevice) -> tuple[Check, ...]:
+        """What NVML says about the board, and what has changed since the last report."""
+        if listed.error is not None:
+            return ()
+        known = {short_uuid(uuid): health for uuid, health in self._facts.before if uuid}
+        before = known.get(short_uuid(listed.uuid))
+        checks = health_checks(gpu, listed.health)
+        if before is None:
+            return checks
+        return (*checks, counter_check(gpu, before, listed.health, before_at=self._facts.before_at))
+
+    # What surrounds them
+
+    def surroundings(self) -> tuple[Check, ...]:
+        """What the container allows; of no interest where no GPU is wanted."""
+        gpus = self.found if self._expected is None else self._expected
+        if not gpus:
+            return ()
+        return surroundings.checks_of(self._facts.surroundings, gpus=gpus, cuda_driver=self._cuda.driver_version)
+
     # The management library, and whether both mean the same devices
 
     def nvml(self) -> tuple[Check, ...]:
         """Whether NVML can be read. Nothing depends on it, so the worst is a warning."""
-        silence, error = self._facts.nvml.silence, self._nvml.error
+        silence = self._facts.nvml.silence
         if silence is not None:
             return (_as(silent("nvml", silence), Verdict.WARN),)
         if self._expected == 0 and self._cuda.count == 0 and (not self._nvml.library or self._nvml_code() == 9):
             return (Check("nvml", Verdict.PASS, detail="no usable driver, and none is needed"),)
-        errors = [error, *(device.error for device in self._nvml.devices)]
         checks = [
             found(
                 "nvml",
                 Verdict.WARN,
-                diagnose(Symptoms(nvml=problem.code), faults.NVML_RULES, faults.NVML_ERROR),
+                diagnose(Symptoms(nvml=problem.code), NVML_RULES, faults.NVML_ERROR),
                 detail=told(problem),
             )
-            for problem in errors
-            if problem is not None
+            for problem in self._nvml_errors()
         ]
         if checks:
             return tuple(checks)
         if self._facts.nvml.facts is None:
             return (found("nvml", Verdict.WARN, faults.NVML_ERROR),)
-        return (Check("nvml", Verdict.PASS, detail=f"driver {self._nvml.driver_version}"),)
+        detail = f"driver {self._nvml.driver_version}"
+        if self._forbidden:
+            detail += f"; {self._forbidden} of the node's GPUs may not be asked here"
+        return (Check("nvml", Verdict.PASS, detail=detail),)
 
     def agreement(self) -> tuple[Check, ...]:
         """Whether CUDA and NVML list the same devices, by UUID; left out where one of them lists nothing to compare."""
@@ -216,6 +252,8 @@ class _Case:
         number = len(self._cuda.devices) + len(self._instances)
         if not unseen and not strangers and number == len(self._nvml.usable):
             return (Check("agreement", Verdict.PASS, detail=f"CUDA and NVML list the same {number}"),)
+        if not unseen and len(strangers) <= self._forbidden and number == len(self._nvml.usable) + len(strangers):
+            return ()  # those that NVML may not ask may be the ones that only CUDA lists
         fault = faults.HIDDEN if self._facts.hidden and unseen else faults.DISAGREE
         detail = f"CUDA lists {number}, NVML {len(self._nvml.usable)}"
         return (found("agreement", Verdict.WARN, fault, detail=detail),)
@@ -251,4 +289,4 @@ def _keys(device: NvmlDevice) -> set[str]:
 
 
 def _as(check: Check, verdict: Verdict) -> Check:
-    return Check(check.name, verdict, check.detail, check.cause, check.user_action, check.admin_action, check.gpu)
+    return dataclasses.replace(check, verdict=verdict)

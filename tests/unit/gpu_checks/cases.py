@@ -20,7 +20,20 @@ from gpu_checks.facts import (
     Trial,
 )
 
-WELL = Health(0, 0, 0, False, False, False, 1, 40)
+WELL = Health(
+    ecc_uncorrected=0,
+    ecc_uncorrected_lifetime=0,
+    ecc_corrected_lifetime=0,
+    remapped_rows_uncorrected=0,
+    remapped_rows_corrected=0,
+    remap_pending=False,
+    remap_failed=False,
+    retired_pages=0,
+    retired_pages_pending=False,
+    pcie_replays=0,
+    clock_event_reasons=1,
+    temperature_c=40,
+)
 MIB = 1024 * 1024
 TESTED = GpuFacts("", 70 << 30, 80 << 30, None, Trial(4 * MIB), Trial(MIB))
 

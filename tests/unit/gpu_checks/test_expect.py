@@ -17,6 +17,7 @@ from gpu_checks.expect import ExpectationUnreadable, expectation
         (1, "2", 1),
         (0, "2", 0),
         (2, "nonsense", 2),
+        (None, "1024", 1024),
     ],
 )
 def test_the_option_beats_the_environment(option: int | None, variable: str | None, expected: int | None) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_checks.facts import CudaFacts, GpuFacts, Malformed, NvmlFacts, decode, encode, short_uuid
+from gpu_checks.result import Verdict
 
 from .cases import cuda, done, nvml
 
@@ -46,6 +47,14 @@ def test_another_shape_is_refused(data: object) -> None:
 def test_a_boolean_is_no_number() -> None:
     with pytest.raises(Malformed):
         decode(CudaFacts, {**encode(cuda()), "count": True})
+
+
+def test_a_word_of_a_closed_list_is_one_of_it_or_refused() -> None:
+    assert decode(Verdict, "warn") is Verdict.WARN
+    words: list[object] = ["fine", "WARN", 1, None, []]
+    for word in words:
+        with pytest.raises(Malformed):
+            decode(Verdict, word)
 
 
 def test_cuda_and_nvml_spell_one_device_differently() -> None:

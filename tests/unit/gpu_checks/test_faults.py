@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gpu_checks import faults
-from gpu_checks.faults import Fault, Symptoms, diagnose
+from gpu_checks.diagnosis import RULES, Symptoms, diagnose
+from gpu_checks.faults import Fault
 
 ALL = {name: value for name, value in vars(faults).items() if isinstance(value, Fault)}
 
@@ -14,6 +15,8 @@ ALL = {name: value for name, value in vars(faults).items() if isinstance(value, 
     ("seen", "fault"),
     [
         (Symptoms(cuda=35), faults.DRIVER_TOO_OLD),
+        (Symptoms(cuda=35, versionless=True), faults.NO_DRIVER),
+        (Symptoms(cuda=36), faults.DRIVER_TOO_OLD),
         (Symptoms(cuda=-1), faults.DRIVER_TOO_OLD),
         (Symptoms(cuda=34), faults.STUB_LIBRARY),
         (Symptoms(cuda=803, nvml=0), faults.COMPAT_CLASH),
@@ -54,22 +57,20 @@ def test_each_fault_has_a_cause_and_two_remedies_on_one_line(name: str) -> None:
     assert not ALL[name].cause.endswith("."), "the summary puts the full stop"
     assert ALL[name].user.endswith(".")
     assert ALL[name].admin.endswith(".")
+    assert ALL[name].audience in ("user", "administrator")
 
 
 def test_no_rule_is_hidden_behind_an_earlier_one() -> None:
-    for position, rule in enumerate(faults.RULES):
+    for position, rule in enumerate(RULES):
         witnesses = [
-            Symptoms(cuda, nvml, lists, empty, hidden, low)
+            Symptoms(cuda, nvml, lists, empty, hidden, low, versionless)
             for cuda in (rule.cuda or {719})
             for nvml in (rule.nvml or {0, None})
             for lists in (False, True)
             for empty in (False, True)
             for hidden in (False, True)
             for low in (False, True)
+            for versionless in (False, True)
         ]
-        first = {
-            faults.RULES.index(next(r for r in faults.RULES if r.matches(seen)))
-            for seen in witnesses
-            if rule.matches(seen)
-        }
+        first = {RULES.index(next(r for r in RULES if r.matches(seen))) for seen in witnesses if rule.matches(seen)}
         assert position in first, f"no symptom leads to {rule}"

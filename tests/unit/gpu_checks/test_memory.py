@@ -88,14 +88,67 @@ def test_a_stuck_bit_is_found_whatever_it_is_stuck_at(buffer: int, offset: int, 
     assert memory.verify(FakeDevice(stick)).mismatch is not None
 
 
-@pytest.mark.parametrize("line", [3, 4, 12, 20])
+@pytest.mark.parametrize("where", [(0, 0, 0), (0, SIZE - 1, 7), (1, 0, 0), (1, SIZE - 1, 7)])
+@pytest.mark.parametrize("arrival", range(ARRIVALS))
+def test_the_first_and_the_last_bit_are_tested_at_each_step(where: tuple[int, int, int], arrival: int) -> None:
+    buffer, offset, bit = where
+
+    def flip(at: int, when: int, cells: bytearray) -> None:
+        if (at, when) == (buffer, arrival):
+            cells[offset] ^= 1 << bit
+
+    mismatch = memory.verify(FakeDevice(flip)).mismatch
+    assert mismatch is not None
+    assert mismatch.offset == offset
+
+
+LINES = range(3, SIZE.bit_length() - 1)  # every address line above those within one 8-byte word
+
+
+@pytest.mark.parametrize("line", LINES)
 def test_an_address_line_that_is_not_wired_is_found(line: int) -> None:
     def alias(_at: int, _when: int, cells: bytearray) -> None:
-        step = 1 << line
-        for start in range(0, len(cells), 2 * step):
-            cells[start : start + step] = cells[start + step : start + 2 * step]
+        """Both addresses that differ in this line reach one cell: what was written last is in both."""
+        words = memoryview(cells).cast("Q")
+        step = 1 << (line - 3)
+        for start in range(0, len(words), 2 * step):
+            words[start : start + step] = words[start + step : start + 2 * step]
 
     assert memory.verify(FakeDevice(alias)).mismatch is not None
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1), st.tuples(st.integers(0, SIZE // 8 - 1), st.integers(0, SIZE // 8 - 1)))
+def test_two_words_that_are_one_cell_are_found(buffer: int, words: tuple[int, int]) -> None:
+    if words[0] == words[1]:
+        return
+
+    def alias(at: int, _when: int, cells: bytearray) -> None:
+        if at == buffer:
+            seen = memoryview(cells).cast("Q")
+            seen[words[0]] = seen[words[1]]
+
+    assert memory.verify(FakeDevice(alias)).mismatch is not None
+
+
+def test_a_gpu_that_returns_the_same_wrong_word_every_time_is_found() -> None:
+    def constant(_at: int, _when: int, cells: bytearray) -> None:
+        cells[4096:4104] = b"\xde\xad\xbe\xef" * 2
+
+    assert memory.verify(FakeDevice(constant)).mismatch is not None
+
+
+def test_the_two_fills_have_each_bit_both_ways() -> None:
+    class Noting(FakeDevice):
+        words: tuple[int, ...] = ()
+
+        def fill(self, address: int, word: int, size_bytes: int) -> None:
+            self.words += (word,)
+            super().fill(address, word, size_bytes)
+
+    device = Noting()
+    memory.verify(device)
+    assert device.words[0] ^ device.words[1] == 0xFFFFFFFF
 
 
 def test_a_copy_that_does_nothing_is_found() -> None:
@@ -138,6 +191,7 @@ def test_a_failing_call_is_an_error_and_not_a_mismatch() -> None:
     assert trial.tested_bytes == 0
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=8, max_size=8))
 def test_every_word_of_the_data_occurs_once(seed: bytes) -> None:
     data = memory.address_unique(64 * 1024, lambda size: (seed * size)[:size])

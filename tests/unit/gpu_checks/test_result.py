@@ -33,6 +33,11 @@ def test_control_and_bidirectional_characters_become_visible() -> None:
     assert plain("A100\x1b[31m\n\u202egpj\u2028\x00") == "A100\\x1b[31m\\n\\u202egpj\\u2028\\x00"
 
 
+def test_a_text_that_fits_stays_and_a_longer_one_says_so() -> None:
+    assert plain("x" * 100, 100) == "x" * 100
+    assert plain("x" * 101, 100) == "x" * 99 + "…"
+
+
 @given(st.text(st.characters(), max_size=400))
 def test_text_is_one_printable_line_within_the_limit(text: str) -> None:
     shown = plain(text, 100)
