@@ -14,14 +14,26 @@ HERE = os.path.dirname(__file__)
 MARK = "GPU_CHECK_TEST_RUN"  # in the environment of every process of one run: so that one left behind is found
 
 
-def compiled(directory: str) -> str:
+def compiled(directory: str, *definitions: str) -> str:
     """The directory holds both libraries. The test is skipped where there is no C compiler."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler to build the fake driver with")
     for name in ("libcuda", "libnvidia-ml"):
         target = os.path.join(directory, f"{name}.so.1")
-        command = [compiler, "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", f"-Wl,-soname,{name}.so.1", "-o", target]
+        macros = [f"-D{definition}" for definition in definitions]
+        command = [
+            compiler,
+            *macros,
+            "-shared",
+            "-fPIC",
+            "-O2",
+            "-Wall",
+            "-Wextra",
+            f"-Wl,-soname,{name}.so.1",
+            "-o",
+            target,
+        ]
         subprocess.run([*command, os.path.join(HERE, f"{name}.c")], check=True)
     return directory
 

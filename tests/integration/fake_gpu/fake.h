@@ -4,9 +4,11 @@
  * FAKE_FAIL=cuInit=999,…         these calls return that code
  * FAKE_HANG=cuInit,…             these calls never return
  * FAKE_HANG_MARK=…               a directory in which a call that hangs leaves a file of its name
+ * FAKE_SLOW=cuInit=300,…         these calls take so many milliseconds
  * FAKE_CRASH=cuInit,…            these calls end in SIGSEGV
  * FAKE_KILL=…  FAKE_EXIT=…       … in SIGKILL, in exit(7)
  * FAKE_PRINT=…  FAKE_SCRIBBLE=…  print on stdout, write garbage into every open descriptor from 3 on
+ * OLD, when compiled             a driver from before 470: without the functions that came later
  * FAKE_MIG=2                     the first GPU is divided into so many instances
  */
 #include <fcntl.h>
@@ -48,6 +50,7 @@ static int faulty(const char *call) {
         if (place) close(creat(mark, 0600));
         for (;;) pause();
     }
+    if (listed("FAKE_SLOW", call)) usleep(1000 * (useconds_t)atoi(listed("FAKE_SLOW", call)));
     if (listed("FAKE_CRASH", call)) raise(SIGSEGV);
     if (listed("FAKE_KILL", call)) raise(SIGKILL);
     if (listed("FAKE_EXIT", call)) exit(7);

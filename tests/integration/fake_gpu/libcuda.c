@@ -7,7 +7,10 @@
  * FAKE_LAZY=cuMemcpyDtoD_v2,…   these calls do nothing and say that they succeeded
  * FAKE_WRONG=4711               the thread with this number computes one bit wrong; -1: all of them, always alike
  * FAKE_BAD_DEVICE=1             faults happen on this device only
- * FAKE_FREE=1000000             free bytes
+ * FAKE_FREE=1000000             free bytes: an allocation that is larger fails
+ * FAKE_COUNT=2                  how many devices are counted (as many as there are)
+ * FAKE_VERSION=0                what cuDriverGetVersion says (12040)
+ * FAKE_LEDGER=…                 a directory in which each process that gives its device back leaves what it still holds
  * FAKE_REVERSED=1               the devices are in the other order than NVML's
  * FAKE_NAME=…                   the name of the devices
  * FAKE_UNSTABLE=1               a process that has not counted the devices sees them in another order
@@ -21,7 +24,7 @@ typedef int CUresult;
 #define MOST 64
 
 static struct { unsigned char *bytes; size_t size; int live; } allocations[MOST];
-static int allocated, counted, current = -1;
+static int allocated, counted, retained, current = -1;
 static unsigned char *shared_place;
 
 static long shown(void) {
@@ -38,9 +41,9 @@ static int afflicted(void) {
 }
 #define HERE() do { if (afflicted()) CALL(); if (listed("FAKE_LAZY", __func__)) return 0; } while (0)
 
-CUresult cuDriverGetVersion(int *version) { CALL(); *version = 12040; return 0; }
+CUresult cuDriverGetVersion(int *version) { CALL(); *version = (int)number("FAKE_VERSION", 12040); return 0; }
 CUresult cuInit(unsigned flags) { (void)flags; CALL(); return shown() ? 0 : 100; }
-CUresult cuDeviceGetCount(int *count) { CALL(); counted = 1; *count = (int)shown(); return 0; }
+CUresult cuDeviceGetCount(int *count) { CALL(); counted = 1; *count = (int)number("FAKE_COUNT", shown()); return 0; }
 CUresult cuDeviceGet(int *device, int index) {
     if (index >= shown()) return 101;
     current = index;
@@ -54,6 +57,9 @@ CUresult cuDeviceGetName(char *name, int length, int device) {
     snprintf(name, (size_t)length, "%s", getenv("FAKE_NAME") ? getenv("FAKE_NAME") : "Fake A100");
     return 0;
 }
+#ifdef OLD
+#define cuDeviceGetUuid_v2 cuDeviceGetUuid
+#endif
 CUresult cuDeviceGetUuid_v2(unsigned char *uuid, int device) {
     char text[64], *from = text;
     const char *visible = getenv("CUDA_VISIBLE_DEVICES");
@@ -78,8 +84,28 @@ CUresult cuDeviceGetAttribute(int *value, int attribute, int device) {
     *value = attribute == 16 ? 108 : attribute == 75 ? 8 : 0;
     return 0;
 }
-CUresult cuDevicePrimaryCtxRetain(void **context, int device) { (void)device; HERE(); *context = (void *)1; return 0; }
-CUresult cuDevicePrimaryCtxRelease_v2(int device) { (void)device; HERE(); return 0; }
+CUresult cuDevicePrimaryCtxRetain(void **context, int device) {
+    (void)device;
+    HERE();
+    *context = (void *)1;
+    retained++;
+    return 0;
+}
+CUresult cuDevicePrimaryCtxRelease_v2(int device) {
+    const char *place = getenv("FAKE_LEDGER");
+    char path[512];
+    int live = 0;
+    FILE *ledger;
+    HERE();
+    retained--;
+    for (int i = 0; i < allocated; i++) live += allocations[i].live;
+    snprintf(path, sizeof path, "%s/%d", place ? place : "", device);
+    if (place && (ledger = fopen(path, "w"))) {
+        fprintf(ledger, "contexts %d, allocations %d of %d\n", retained, live, allocated);
+        fclose(ledger);
+    }
+    return 0;
+}
 CUresult cuCtxPushCurrent_v2(void *context) { (void)context; HERE(); return 0; }
 CUresult cuCtxPopCurrent_v2(void **context) { (void)context; HERE(); return 0; }
 CUresult cuCtxSynchronize(void) { HERE(); return 0; }
@@ -91,7 +117,7 @@ CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
 }
 CUresult cuMemAlloc_v2(unsigned long long *address, size_t size) {
     HERE();
-    if (allocated == MOST) return 2;
+    if (allocated == MOST || (long)size > number("FAKE_FREE", TOTAL)) return 2;
     if (number("FAKE_ONE_BUFFER", 0)) {
         if (!shared_place) shared_place = malloc(size);
         allocations[allocated].bytes = shared_place;
