@@ -76,7 +76,15 @@ test-hub5: .venv-hub5/.installed
 
 test-all: MARKERS = slow or not slow
 test-all: WORKERS = 0
-test-all: test
+test-all: .venv-frameworks/.installed test
+
+# Not locked: the CPU and the CUDA build of one version differ in their hashes, and which of them pip gets is for the
+# machine's own settings to say. 2.5 GB with builds for the CPU.
+.venv-frameworks/.installed: | python
+	@echo "Installing PyTorch and TensorFlow into .venv-frameworks …" >&2
+	@test -x .venv-frameworks/bin/python || $(PYTHON) -m venv .venv-frameworks
+	@.venv-frameworks/bin/python $(PIP_INSTALL) "torch==2.13.0" "tensorflow-cpu==2.21.*"
+	@touch $@
 
 check: .venv/.installed-test
 	@.venv/bin/ruff format --check .
@@ -105,4 +113,4 @@ bench: .venv/.installed-test .venv-bench/.installed
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-notebook .venv-hub5 .venv-bench build
+	rm -rf .venv .venv-notebook .venv-hub5 .venv-bench .venv-frameworks build

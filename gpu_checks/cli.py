@@ -14,13 +14,13 @@ import click
 
 from . import VERSION, last, quick, report
 from .expect import LARGEST, ExpectationUnreadable, expectation
-from .result import EXIT_UNKNOWN, EXIT_USAGE, Report, Verdict, exit_code, plain
+from .result import EXIT_OK, EXIT_UNKNOWN, EXIT_USAGE, Report, Verdict, exit_code, plain
 
 REPORT_VARIABLE = "GPU_CHECK_REPORT"
 LONGEST_START_S = 3.0  # a start that took longer leaves the probes too little time to be fair to the GPU
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 
-LEVELS = {quick.LEVEL: quick.run}
+SHORT = "short"
 
 EXIT_CODES = """\b
 Exit codes:
@@ -33,7 +33,7 @@ Exit codes:
 
 
 @click.command(name="gpu-check", epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("level", type=click.Choice(list(LEVELS)), default=quick.LEVEL)
+@click.argument("level", type=click.Choice([quick.LEVEL, SHORT]), default=quick.LEVEL)
 @click.option(
     "--expect",
     type=click.IntRange(0, LARGEST),
@@ -44,6 +44,12 @@ Exit codes:
 @click.option("--prometheus", "prom", metavar="FILE", help="Write the report for Prometheus' textfile collector, too.")
 @click.option("--last", "show_last", is_flag=True, help="Check nothing: show the last report, in GPU_CHECK_REPORT.")
 @click.option("--strict", is_flag=True, help="A warning is exit code 1.")
+@click.option(
+    "--background",
+    is_flag=True,
+    help="With short: return at once, check the frameworks at the lowest priority, and add them to the report in the "
+    "file GPU_CHECK_REPORT.",
+)
 @click.version_option(VERSION, prog_name="gpu-check")
 def command(
     *,
@@ -54,23 +60,31 @@ def command(
     prom: str | None,
     show_last: bool,
     strict: bool,
+    background: bool,
 ) -> int:
     """Say whether the GPUs here work, and if not, why and what to do.
 
     The level quick (the default) ends within 10 seconds: it counts the GPUs, tests 2 MiB of memory and a kernel's
     result on each of them, and reads what the driver knows about their health. It does not cover the rest of the
     memory: 256 MB and more are for the level medium, which this version does not have.
+
+    The level short then runs PyTorch and TensorFlow, as far as the notebook's Python has them, on each GPU (on the CPU
+    where no GPU is expected), and verifies their results. That can take minutes.
     """
     try:
         expected = expectation(expect, os.environ)
     except ExpectationUnreadable as error:
         raise click.UsageError(str(error)) from error
     place = os.environ.get(REPORT_VARIABLE, "")
+    if background:
+        if level != SHORT or not place or any((json_output, junit, prom, show_last, strict)):
+            raise click.UsageError(f"--background goes with short alone, and needs {REPORT_VARIABLE}")
+        return _in_background(expected, place)
     if show_last:
         if junit or prom:
             raise click.UsageError("--last shows the last report; --junit and --prometheus are for a new one")
         return _last(place, expected, json_output=json_output, strict=strict)
-    done = LEVELS[level](expected, os.environ, started=process_start(), before=_before(place))
+    done = _run(level, expected, _before(place))
     code = exit_code(done.verdict, strict=strict)
     _store(place, done)
     texts = {"--junit": (junit, lambda: report.as_junit(done, strict=strict))}
@@ -80,6 +94,23 @@ def command(
         code = EXIT_USAGE
     _print(report.as_json(done) if json_output else report.as_table(done))
     return code
+
+
+def _run(level: str, expected: int | None, before: Report | None) -> Report:
+    """The report of this level. What quick does not need is not loaded for it: it is to be quick."""
+    if level == quick.LEVEL:
+        return quick.run(expected, os.environ, started=process_start(), before=before)
+    from . import short
+
+    return short.run(expected, os.environ, started=process_start(), before=before)
+
+
+def _in_background(expected: int | None, place: str) -> int:
+    """The frameworks are being checked; nothing is known yet, which a hook must not take for a failure."""
+    from . import background, short
+
+    background.detach(lambda: short.after_start(expected, os.environ, place))
+    return EXIT_OK
 
 
 def _metrics(done: Report) -> str:

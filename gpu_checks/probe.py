@@ -1,6 +1,7 @@
 """A probe: the child process that asks the driver, and tells its parent how far it came.
 
-Its arguments are its parent's process id, and ``cuda``, ``nvml``, or ``gpu INDEX UUID``.
+Its arguments are its parent's process id, and ``cuda``, ``nvml``, or ``gpu INDEX UUID``; in the notebook's own Python
+``wheels``, or ``framework NAME gpu`` or ``cpu``.
 """
 
 from __future__ import annotations
@@ -52,6 +53,14 @@ def _probe(channel: Channel, arguments: list[str]) -> None:
         nvml.look(channel)
     elif len(arguments) == 3 and arguments[0] == "gpu":
         _gpu(channel, int(arguments[1]), arguments[2])
+    elif arguments == ["wheels"]:
+        from . import wheels
+
+        wheels.look(channel)
+    elif len(arguments) == 3 and arguments[0] == "framework":
+        from . import smoke
+
+        smoke.carry_out(channel, smoke.framework(arguments[1]), on_gpus=arguments[2] == "gpu")
     else:
         raise ValueError(f"no such probe: {arguments}")
 

@@ -100,6 +100,37 @@ class Versions:
 
 
 @dataclass(frozen=True)
+class Framework:
+    """A framework of the notebook's Python. ``state`` is ``checked``, ``not checked``, ``cpu build`` or
+    ``not installed``."""
+
+    name: str
+    state: str
+    version: str = ""
+    build: str = ""
+
+
+@dataclass(frozen=True)
+class Frameworks:
+    """Which frameworks were found, in which Python."""
+
+    python: str
+    python_version: str
+    found: tuple[Framework, ...]
+    duration_s: float
+    finished_at: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the driver-level part of a longer run ended."""
+
+    verdict: str
+    summary: str
+    finished_at: str
+
+
+@dataclass(frozen=True)
 class Report:
     """A whole run: what is shown, stored and exited with."""
 
@@ -113,6 +144,8 @@ class Report:
     duration_s: float
     finished_at: str
     versions: Versions
+    quick: Outcome | None = None  # from ``short`` on
+    frameworks: Frameworks | None = None
 
 
 def plain(text: str, limit: int = TEXT_LIMIT) -> str:

@@ -47,7 +47,9 @@ def command(arguments: tuple[str, ...]) -> list[str]:
 class Child:
     """One probe, started. Its deadline is a time of the monotonic clock."""
 
-    def __init__(self, command: list[str], *, deadline: float, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: list[str], *, deadline: float, environ: Mapping[str, str], stderr: int = subprocess.DEVNULL
+    ) -> None:
         self._deadline = deadline
         self._limit_s = deadline - time.monotonic()
         self._buffer = b""
@@ -60,7 +62,7 @@ class Child:
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=stderr,
                 env=dict(environ),
                 start_new_session=True,
             )
@@ -193,10 +195,19 @@ class Children:
     def __enter__(self) -> Children:
         return self
 
-    def start(self, *arguments: str, deadline: float, extra: Mapping[str, str] | None = None) -> Child:
-        """The probe runs; its answer is to be fetched."""
+    def start(
+        self,
+        *arguments: str,
+        deadline: float,
+        extra: Mapping[str, str] | None = None,
+        stderr: int = subprocess.DEVNULL,
+    ) -> Child:
+        """The probe runs; its answer is to be fetched. ``stderr`` is a descriptor for what it prints there."""
         child = Child(
-            self._launch(arguments), deadline=min(deadline, self._end), environ={**self._environ, **(extra or {})}
+            self._launch(arguments),
+            deadline=min(deadline, self._end),
+            environ={**self._environ, **(extra or {})},
+            stderr=stderr,
         )
         self._started.append(child)
         return child
