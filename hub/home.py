@@ -102,6 +102,18 @@ def _remove(paths: list[str]) -> subprocess.Popen[bytes]:
     )
 
 
+def forget_report(directories: Directories) -> None:
+    """There is no GPU report: an earlier session's must not be read for this one's. Raises ``OSError``."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(directories.gpu_report)
+
+
+def keep_report(directories: Directories, report: str) -> None:
+    """There is a GPU report: this one, unless the check has left its own. Raises ``OSError``."""
+    with contextlib.suppress(FileExistsError), open(directories.gpu_report, "x", encoding="utf-8") as file:
+        file.write(report)
+
+
 async def note_kept(directories: Directories, reason: str) -> None:
     """Writes down, beside the home, why it was kept; ``kept_note`` reads it at the next start."""
     await asyncio.to_thread(_write, directories.kept, reason + "\n")

@@ -125,6 +125,7 @@ class LocalSpawner(SidecarSpawner):
         return Programs(
             # -P: what lies in the working directory is not imported
             sidecar=(sys.executable, "-P", "-m", "sidecar"),
+            gpu_preflight=(sys.executable, "-P", "-m", "gpu_checks.preflight"),
             gpu_check=(sys.executable, "-P", "-m", "gpu_checks"),
             notebook=(os.path.join(self.notebook_environment, "bin", "jupyterhub-singleuser"), *arguments, *self.args),
         )
@@ -144,6 +145,7 @@ class LocalSpawner(SidecarSpawner):
             "JUPYTER_RUNTIME_DIR": os.path.join(directories.run, "jupyter"),
             "GPU_CHECK_EXPECT": str(self.granted.size.gpus if self.granted else 0),
             "GPU_CHECK_REPORT": directories.gpu_report,
+            "GPU_CHECK_PYTHON": os.path.join(self.notebook_environment, "bin", "python"),
         }
 
     def _say(self, progress: int, message: str) -> None:

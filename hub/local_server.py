@@ -4,7 +4,6 @@ the notebook first, then the storage drains, and the fast home is wiped only if 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -13,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hub import home
-from hub.gpu import MACHINE_GPU_VARIABLES, GpuVerdict, check_gpus
+from hub.gpu import MACHINE_GPU_VARIABLES, GpuVerdict, check_gpus, follow_up
 from hub.plan import Plan
 from hub.processes import MARK, Child, Process, end_all, last_line, listening, marked, start, until, with_descendants
 from hub.storage_process import SAFE, Say, StorageFailed, StorageProcess
@@ -36,6 +35,7 @@ class Programs:
     """What is run for a server: commands without their arguments."""
 
     sidecar: tuple[str, ...]
+    gpu_preflight: tuple[str, ...]
     gpu_check: tuple[str, ...]
     notebook: tuple[str, ...]
 
@@ -77,6 +77,8 @@ class LocalServer:
             home.forget_kept(self.plan.directories)
             self._say(80, "Starting JupyterLab")
             await self._start_notebook(environ, port)
+            if self.plan.check_frameworks:
+                await self._check_frameworks(environ)
         except (StorageFailed, OSError) as error:
             await self.end()
             raise StartRefused(f"Your server was not started: {error}") from error
@@ -119,6 +121,10 @@ class LocalServer:
     def _prepare(self) -> None:
         for line in home.prepare(self.plan.directories):
             self._log.warning("%s", line)
+        try:
+            home.forget_report(self.plan.directories)
+        except OSError as error:
+            self._log.warning("the report of the last GPU check cannot be removed: %s", error)
         kept = home.kept_note(self.plan.directories)
         if kept:
             self._say(10, f"Storage: the home of your last session was kept, {kept}. It is being saved now.")
@@ -138,23 +144,24 @@ class LocalServer:
     async def _check_gpus(self, environ: Mapping[str, str]) -> None:
         expected = self.plan.size.gpus
         self._say(25, f"GPU check: testing {expected} GPU{'s' if expected > 1 else ''}")
-        minimal = {name: environ[name] for name in ("PATH", "HOME", "LANG", *MACHINE_GPU_VARIABLES) if name in environ}
-        verdict = await check_gpus(self._programs.gpu_check, environ=minimal, expected=expected)
+        report = self.plan.directories.gpu_report
+        kept = ("PATH", "HOME", "LANG", *MACHINE_GPU_VARIABLES)
+        minimal = {name: environ[name] for name in kept if name in environ}
+        settings = {"GPU_CHECK_EXPECT": str(expected), "GPU_CHECK_REPORT": report}
+        verdict = await check_gpus(self._programs.gpu_preflight, environ={**minimal, **settings})
         self._tell(verdict)
-        if verdict.report:
-            self._keep_report(verdict.report)
+        try:
+            home.keep_report(self.plan.directories, verdict.report)
+        except OSError as error:
+            self._log.warning("the report of the GPU check cannot be written: %s", error)
         if self.plan.block_on_gpu and verdict.verdict in ("fail", "unknown"):
             raise StartRefused(f"Your server was not started: its GPUs need attention. {verdict.line}")
 
-    def _keep_report(self, report: str) -> None:
-        path = self.plan.directories.gpu_report
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            with open(path, "x", encoding="utf-8") as file:
-                file.write(report)
-        except OSError as error:
-            self._log.warning("the report of the GPU check cannot be written: %s", error)
+    async def _check_frameworks(self, environ: Mapping[str, str]) -> None:
+        """The check goes on by itself, and ends with the notebook: it carries its mark."""
+        obstacle = await follow_up(self._programs.gpu_check, environ={**environ, MARK: self._mark})
+        if obstacle:
+            self._log.warning("the notebook's frameworks are not checked: %s", obstacle)
 
     async def _start_notebook(self, environ: Mapping[str, str], port: int) -> None:
         log = os.path.join(self.plan.directories.server, "notebook.log")

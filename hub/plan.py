@@ -63,6 +63,9 @@ class Plan:
     block_on_gpu: bool
     """Whether a failed check stops the start."""
 
+    check_frameworks: bool
+    """Whether the notebook's own frameworks are checked once it has started."""
+
 
 def local_directories(data: str, user: str, server: str) -> Directories:
     """The directories of ``server`` of ``user`` below ``data``, which is absolute. They are ours: no legacy names."""
@@ -97,4 +100,5 @@ def local_plan(decision: Decision, directories: Directories, policy: Policy, *, 
         sidecar=sidecar,
         check_gpus=decision.size.gpus > 0 and policy.gpu_check.at_spawn != "off",
         block_on_gpu=policy.gpu_check.on_failure == "block",
+        check_frameworks=decision.size.gpus > 0 and policy.gpu_check.frameworks == "background",
     )

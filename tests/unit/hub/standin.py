@@ -5,7 +5,7 @@ FILE is JSON. For a sidecar: ``run`` (exit code after SIGTERM), ``early`` (exit 
 (exit code), ``states`` (what status answers, one after the other). For a notebook: ``early`` (ends at once with this
 code), ``exit`` (ends with this code once it was seen to listen), ``stubborn`` (ignores SIGTERM), ``kernel`` (has a
 child in a session of its own), ``unmarked`` (the same, with an empty environment). For a GPU check: ``output`` and
-``exit``, or ``hang``.
+``exit``, or ``hang``; ``file`` (where a report is left).
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from typing import Any, NoReturn
 def main() -> NoReturn:
     role, file, *arguments = sys.argv[1:]
     rules: dict[str, Any] = json.loads(Path(file).read_text())
+    if role == "preflight":
+        arguments.append(f"GPU_CHECK_EXPECT={os.environ['GPU_CHECK_EXPECT']}")
     with Path(f"{file}.calls").open("a") as calls:
         calls.write(f"{role} {' '.join(arguments)}\n")
     if role == "sidecar":
@@ -33,6 +35,8 @@ def main() -> NoReturn:
         sys.exit(_notebook(int(arguments[0]), rules))
     if rules.get("hang"):
         threading.Event().wait()
+    if "file" in rules:
+        Path(rules["file"]).write_text('{"in": "full"}')
     sys.stdout.write(rules.get("output", ""))
     sys.exit(rules.get("exit", 0))
 

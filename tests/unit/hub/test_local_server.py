@@ -28,7 +28,7 @@ from hub.resolve import Decision
 
 ENVIRON = {"PATH": os.environ["PATH"]}
 STANDIN = str(Path(__file__).with_name("standin.py"))
-REPORT = {"verdict": "pass", "summary": "GPU check: passed – 1 GPU"}
+REPORT = {"schema": 1, "verdict": "pass", "summary": "GPU check: passed – 1 GPU"}
 
 
 @dataclass
@@ -39,6 +39,7 @@ class Bench:
     port: int
     gpus: int = 0
     block: bool = False
+    frameworks: bool = True
     told: list[str] = field(default_factory=list)
     logged: list[str] = field(default_factory=list)
 
@@ -49,14 +50,17 @@ class Bench:
     def plan(self) -> Plan:
         decision = Decision(profile="p", image="a:1", size=Size(millicpu=1000, memory_bytes=1, gpus=self.gpus))
         plan = local_plan(decision, local_directories(str(self.tmp / "data"), "ada", ""), load_policy(), user="ada")
-        return replace(plan, block_on_gpu=self.block)
+        return replace(plan, block_on_gpu=self.block, check_frameworks=plan.check_frameworks and self.frameworks)
 
     def server(self) -> LocalServer:
         def program(role: str) -> tuple[str, ...]:
             return (sys.executable, STANDIN, role, str(self.tmp / f"{role}.json"))
 
         programs = Programs(
-            sidecar=program("sidecar"), gpu_check=program("gpu"), notebook=(*program("notebook"), str(self.port))
+            sidecar=program("sidecar"),
+            gpu_preflight=program("preflight"),
+            gpu_check=program("gpu"),
+            notebook=(*program("notebook"), str(self.port)),
         )
         logger = logging.getLogger(f"bench.{self.tmp.name}")
         logger.setLevel(logging.DEBUG)
@@ -96,7 +100,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     bench = Bench(tmp_path, port)
-    for role in ("sidecar", "notebook", "gpu"):
+    for role in ("sidecar", "notebook", "preflight", "gpu"):
         bench.rules(role)
     yield bench
     server = bench.plan.directories.server
@@ -305,7 +309,7 @@ def test_a_fifo_planted_for_a_file_of_ours_makes_nobody_wait(bench: Bench, name:
 
 def test_a_directory_planted_for_the_gpu_report_does_not_stop_the_start(bench: Bench) -> None:
     bench.gpus = 1
-    bench.rules("gpu", output=json.dumps(REPORT))
+    bench.rules("preflight", output=json.dumps(REPORT))
     Path(bench.plan.directories.gpu_report).mkdir(parents=True)
 
     async def body() -> None:
@@ -314,7 +318,7 @@ def test_a_directory_planted_for_the_gpu_report_does_not_stop_the_start(bench: B
         await server.end()
 
     run(body)
-    assert any("report of the GPU check cannot be written" in line for line in bench.logged)
+    assert any("report of the last GPU check cannot be removed" in line for line in bench.logged)
 
 
 def test_a_child_with_an_empty_environment_ends_with_its_notebook(bench: Bench) -> None:
@@ -479,7 +483,7 @@ def test_a_new_hub_adopts_a_running_server_and_wipes_only_after_a_backup(bench: 
 
 def test_the_gpu_verdict_is_told_and_its_report_kept(bench: Bench) -> None:
     bench.gpus = 1
-    bench.rules("gpu", output=json.dumps(REPORT))
+    bench.rules("preflight", output=json.dumps(REPORT))
 
     async def body() -> None:
         server = bench.server()
@@ -488,18 +492,79 @@ def test_the_gpu_verdict_is_told_and_its_report_kept(bench: Bench) -> None:
         await server.end()
 
     run(body)
-    assert bench.calls("gpu") == ["gpu quick --expect 1 --json"]
+    assert bench.calls("preflight") == ["preflight GPU_CHECK_EXPECT=1"]
+    assert bench.calls("gpu") == ["gpu short --background"]
     assert "GPU check: passed – 1 GPU" in bench.told
     assert "INFO GPU check: passed – 1 GPU" in bench.logged
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_an_earlier_sessions_gpu_report_is_never_read_for_this_ones(bench: Bench, gpus: int) -> None:
+    """Neither where no GPU was asked for, nor where the check said nothing."""
+    bench.gpus = gpus
+    bench.rules("preflight", exit=1)
+    place = Path(bench.plan.directories.gpu_report)
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps(REPORT))
+
+    async def body() -> None:
+        server = bench.server()
+        await bench.start(server)
+        await server.end()
+
+    run(body)
+    verdict = json.loads(place.read_text())["verdict"] if place.exists() else None
+    assert verdict == ("unknown" if gpus else None)
+    assert len(bench.calls("gpu")) == gpus
+
+
+def test_the_report_that_the_check_wrote_itself_stays(bench: Bench) -> None:
+    bench.gpus = 1
+    place = bench.plan.directories.gpu_report
+    bench.rules("preflight", output=json.dumps(REPORT), file=place)
+
+    async def body() -> None:
+        server = bench.server()
+        await bench.start(server)
+        await server.end()
+
+    run(body)
+    assert json.loads(Path(place).read_text()) == {"in": "full"}
+
+
+def test_frameworks_that_cannot_be_checked_do_not_stop_the_start(bench: Bench) -> None:
+    bench.gpus = 1
+    bench.rules("preflight", output=json.dumps(REPORT))
+    bench.rules("gpu", exit=3)
+
+    async def body() -> None:
+        server = bench.server()
+        await bench.start(server)
+        await server.end()
+
+    run(body)
+    assert "WARNING the notebook's frameworks are not checked: exit code 3" in bench.logged
+
+
+def test_no_frameworks_are_checked_where_the_policy_says_off(bench: Bench) -> None:
+    bench.gpus = 1
+    bench.frameworks = False
+    bench.rules("preflight", output=json.dumps(REPORT))
+
+    async def body() -> None:
+        server = bench.server()
+        await bench.start(server)
+        await server.end()
+
+    run(body)
+    assert bench.calls("gpu") == []
 
 
 @pytest.mark.parametrize("verdict", ["fail", "unknown"])
 def test_a_sick_gpu_warns_or_blocks_as_the_policy_says(bench: Bench, verdict: str) -> None:
     bench.gpus = 2
     line = f"GPU check: {verdict} – 2 GPUs were asked for, and 1 is there."
-    bench.rules(
-        "gpu", output=json.dumps({"verdict": verdict, "summary": line}), exit={"fail": 2, "unknown": 3}[verdict]
-    )
+    bench.rules("preflight", output=json.dumps({"schema": 1, "verdict": verdict, "summary": line}))
 
     async def body() -> None:
         warned = bench.server()
