@@ -16,8 +16,11 @@ from sidecar.fsops import FileSystem, read_file
 SCHEMA = 1
 _SHOWN = 1000
 """Of each list of paths: the status must stay small enough to be asked for all the time."""
+_LONGEST_LINE = 500
 _REPORT_MAX_BYTES = 65536
 _REPORT_MAX_LEVELS = 16
+_REPORT_SCHEMA = 1
+_VERDICTS = ("pass", "warn", "fail", "unknown")
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,8 @@ def path_fields(path: bytes) -> dict[str, str]:
 
 
 def read_report(fs: FileSystem, path: str) -> object:
-    """The GPU report at ``path``, or None. It is the user's file: no link is followed, and it is small and flat."""
+    """The GPU report at ``path``, or None. It is the user's file: no link is followed, it is small and flat, and says
+    one of the four verdicts in the schema that is known here."""
     if not path:
         return None
     try:
@@ -135,7 +139,14 @@ def read_report(fs: FileSystem, path: str) -> object:
         return None
     finally:
         fs.close(at)
-    return report if isinstance(report, dict) and _is_flat(report, _REPORT_MAX_LEVELS) else None
+    return report if _is_report(report) and _is_flat(report, _REPORT_MAX_LEVELS) else None
+
+
+def _is_report(value: object) -> bool:
+    if not isinstance(value, dict) or value.get("schema") != _REPORT_SCHEMA:
+        return False
+    verdict, said = value.get("verdict"), value.get("summary")
+    return isinstance(verdict, str) and verdict in _VERDICTS and isinstance(said, str)
 
 
 def _is_flat(value: object, levels: int) -> bool:
@@ -166,6 +177,8 @@ def summary(document: Mapping[str, Any]) -> str:
     for share in document["shared"]:
         room = "" if share["free_bytes"] is None else f", {size_text(share['free_bytes'])} free"
         lines.append(f"Shared     {visible(share['name'])} ({share['access']}): {share['state']}{room}")
+    if document["gpu"]:
+        lines.append(f"GPU        {document['gpu']['verdict']}: {visible(document['gpu']['summary'])[:_LONGEST_LINE]}")
     if document["brake"]:
         lines.append(f"BRAKE      {document['brake']['reason']}")
     if document["left_behind"]:

@@ -20,19 +20,60 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "gpu.json"
 
 
+def _report(more: str = '"gpus": []') -> str:
+    return f'{{"schema": 1, "verdict": "pass", "summary": "GPU check: passed", {more}}}'
+
+
 def _nested(levels: int) -> str:
-    return '{"a": ' * levels + "1" + "}" * levels
+    return _report('"a": ' + '{"a": ' * (levels - 1) + "1" + "}" * (levels - 1))
 
 
-@pytest.mark.parametrize("text", ['{"verdict": "pass", "gpus": [{"uuid": "GPU-1"}]}', _nested(15)])
+@pytest.mark.parametrize("text", [_report('"gpus": [{"uuid": "GPU-1"}]'), _nested(15)])
 def test_a_report_is_shown_as_it_is(path: Path, text: str) -> None:
     path.write_text(text)
-    assert read_report(FileSystem(), str(path)) == json.loads(text)
+    report = read_report(FileSystem(), str(path))
+    assert report == json.loads(text)
+    assert "GPU        pass: GPU check: passed" in summary(Status().document(0.0, report))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("schema", 2),
+        ("schema", None),
+        ("verdict", "splendid"),
+        ("verdict", ["pass"]),
+        ("verdict", None),
+        ("summary", {}),
+        ("summary", None),
+    ],
+)
+def test_what_has_no_verdict_that_is_known_is_no_report(path: Path, name: str, value: object) -> None:
+    path.write_text(json.dumps({**json.loads(_report()), name: value}))
+    assert read_report(FileSystem(), str(path)) is None
+
+
+def test_a_hostile_summary_is_one_line_for_people(path: Path) -> None:
+    path.write_text(json.dumps({**json.loads(_report()), "summary": "a\x1b[2J\nGPU        pass\u202e" + "x" * 9000}))
+    lines = summary(Status().document(0.0, read_report(FileSystem(), str(path)))).splitlines()
+    (line,) = [line for line in lines if line.startswith("GPU")]
+    assert line.startswith(r"GPU        pass: a\x1b[2J\nGPU        pass\u202exxx")
+    assert len(line) < 600
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "1", "{", "[" * 60_000, '{"a":' * 10_000, _nested(18), _nested(900), '{"a": "' + "x" * 70_000 + '"}'],
+    [
+        "",
+        "[]",
+        "1",
+        "{",
+        "[" * 60_000,
+        '{"a":' * 10_000,
+        _nested(18),
+        _nested(900),
+        _report('"a": "' + "x" * 70_000 + '"'),
+    ],
     ids=["empty", "list", "number", "torn", "deep", "deep and torn", "a little deep", "rather deep", "large"],
 )
 def test_what_is_no_report_is_none(path: Path, text: str) -> None:
@@ -41,7 +82,7 @@ def test_what_is_no_report_is_none(path: Path, text: str) -> None:
 
 
 def test_a_link_and_a_pipe_are_no_reports(path: Path) -> None:
-    path.with_name("real").write_text("{}")
+    path.with_name("real").write_text(_report())
     path.symlink_to("real")
     assert read_report(FileSystem(), str(path)) is None
     path.unlink()
