@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 from .faults import DRIVER_UNKNOWN, ECC_ERROR, INSPECT, MEMORY_HELD, RESPAWN, Fault
@@ -117,7 +118,8 @@ _TEXTS: tuple[tuple[tuple[str, ...], Fault], ...] = (
 
 def named(fault: Fault, title: str) -> Fault:
     """The fault's three texts, with the framework's name in them."""
-    return Fault(*(text.replace("{title}", title) for text in (fault.cause, fault.user, fault.admin)))
+    cause, user, admin = (text.replace("{title}", title) for text in (fault.cause, fault.user, fault.admin))
+    return dataclasses.replace(fault, cause=cause, user=user, admin=admin)
 
 
 def by_text(*texts: str) -> Fault | None:

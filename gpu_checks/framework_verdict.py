@@ -72,10 +72,11 @@ class _Case:
             return (self._failed(run.failure),)
         if self._situation.on_gpus and run.count is None:
             return (self._silent(heard.silence or Silence("garbled", detail="no count"), ""),)
-        checks = [*self._count(run), *(self._product(product) for product in run.products)]
+        wanted = set(range(run.count or 0)) if self._situation.on_gpus else {None}
+        products = [product for product in run.products if product.index in wanted]
+        checks = [*self._count(run), *(self._product(product) for product in products)]
         # After the last product nothing is left to be done: a crash at the end of the process is its own affair.
-        awaited = (run.count or 0) if self._situation.on_gpus else 1
-        if len(run.products) < awaited:
+        if wanted - {product.index for product in products}:
             checks.append(self._silent(heard.silence or Silence("garbled", detail="no result"), "product"))
         return tuple(checks)
 

@@ -21,7 +21,7 @@ from .framework_facts import Installed, Run, Situation, Wheel
 from .framework_verdict import judge, needs_run
 from .gpus import found
 from .result import Check, Framework, Frameworks, Verdict, plain
-from .runner import Answer, Children
+from .runner import Answer, Children, source_root
 
 PYTHON_VARIABLE = "GPU_CHECK_PYTHON"
 VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
@@ -71,7 +71,7 @@ def notebook(environ: Mapping[str, str], *, after_start: bool, init: str = "/pro
     """
     if environ.get(PYTHON_VARIABLE):
         return Notebook(environ[PYTHON_VARIABLE], environ)
-    if not os.path.isfile(_root()):  # no archive: the Python that has this package installed
+    if not os.path.isfile(source_root()):  # no archive: the Python that has this package installed
         return Notebook(sys.executable, environ)
     first = _environment_of(init)
     path = [*first.get("PATH", "").split(":"), *environ.get("PATH", "").split(":")]
@@ -141,7 +141,7 @@ def _answer(
     """What one child of the notebook's Python has to say. No process of it is left afterwards."""
 
     def launch(arguments: tuple[str, ...]) -> list[str]:
-        return [notebook.python, "-c", _START, _root(), str(os.getpid()), *arguments]
+        return [notebook.python, "-c", _START, source_root(), str(os.getpid()), *arguments]
 
     deadline = time.monotonic() + limit_s
     with Children(end=deadline + 1.0, environ={**notebook.environ, **extra}, launch=launch) as children:
@@ -188,8 +188,3 @@ def _environment_of(path: str) -> dict[str, str]:
     except OSError:
         return {}
     return dict(entry.split("=", 1) for entry in entries if "=" in entry)
-
-
-def _root() -> str:
-    """What holds this package: the archive, or the directory."""
-    return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -144,8 +144,8 @@ class Report:
     duration_s: float
     finished_at: str
     versions: Versions
-    quick: Outcome | None = None  # from ``short`` on
-    frameworks: Frameworks | None = None
+    quick: Optional[Outcome] = None  # from ``short`` on
+    frameworks: Optional[Frameworks] = None
 
 
 def plain(text: str, limit: int = TEXT_LIMIT) -> str:

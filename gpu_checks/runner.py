@@ -22,6 +22,7 @@ from typing import Any
 from .facts import Silence
 
 ANSWER_LIMIT_BYTES = 60 * 1024  # an answer must fit in a pipe's 64 KiB, so that no child waits for its reader
+COMPILED = "/compiled/"  # in the archive: gpu-check.pyz/compiled/cpython-311/gpu_checks/…
 REAP_POLL_S = 0.005
 KILL_WAIT_S = 0.5  # a killed process that is still there after this is in the kernel's hands (D state)
 
@@ -42,6 +43,13 @@ def command(arguments: tuple[str, ...]) -> list[str]:
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     isolated = ["-I", "-S"] if sys.flags.no_site else ["-I"]
     return [sys.executable, *isolated, "-c", _START, root, str(os.getpid()), *arguments]
+
+
+def source_root() -> str:
+    """What holds the sources of this package, for another Python: the directory, or the archive, which beside them has
+    compiled modules that only one Python understands."""
+    path = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return path.partition(COMPILED)[0]
 
 
 class Child:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from gpu_checks import frameworks, report, short
+from gpu_checks import frameworks, report, runner, short
 from gpu_checks.framework_facts import SeenGpu, Situation
 from gpu_checks.frameworks import Checked, Limits, Notebook
 from gpu_checks.result import Check, Verdict
@@ -305,7 +305,7 @@ def test_in_a_container_it_is_process_1s_python(
         (directory / "python3").touch(0o755)
     init = tmp_path / "environ"
     init.write_bytes(f"PATH=relative:{conda}\0LD_LIBRARY_PATH=/cuda\0".encode())
-    monkeypatch.setattr(frameworks, "__file__", str(archive / "gpu_checks" / "frameworks.py"))
+    monkeypatch.setattr(runner, "__file__", f"{archive}/compiled/cpython-39/gpu_checks/runner.pyc")
     environ = {"PATH": str(login), "TERM": "x"}
     found = frameworks.notebook(environ, after_start=after_start, init=str(init))
     assert found.python == str(conda / "python3")

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import stat
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ import pytest
 
 from gpu_checks import VERSION
 
+from .fake_frameworks import install_torch
 from .fake_gpu import compiled, environment, left_behind
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +28,8 @@ BUILD = [sys.executable, str(ROOT / "images" / "build_zipapp.py"), "--output"]
 # The first and the last supported version each time, those between with the slow tests.
 BETWEEN = (pytest.param(version, marks=pytest.mark.slow) for version in ("3.10", "3.11", "3.12", "3.14"))
 VERSIONS = ("3.9", *BETWEEN, "3.13")
+PACKAGES = ("click", "gpu_checks", "pynvml")
+LONGEST_S = 0.3  # for a healthy GPU, as the median of seven runs
 
 
 @pytest.fixture(scope="session")
@@ -68,12 +72,10 @@ def test_the_licence_of_everything_in_it_is_in_it(zipapp: Path) -> None:
     with zipfile.ZipFile(zipapp) as archive:
         names = archive.namelist()
         texts = {name: archive.read(name).decode() for name in names if name.startswith("LICENSES/")}
-    assert {name.split("/")[0].removesuffix(".py") for name in names} == {
-        "LICENSES",
-        "__main__",
-        "click",
-        "gpu_checks",
-        "pynvml",
+    assert {name.split("/")[0].removesuffix(".py") for name in names} == {"LICENSES", "__main__", "compiled", *PACKAGES}
+    tag = sys.implementation.cache_tag
+    assert {"/".join(name.split("/")[:3]).removesuffix(".pyc") for name in names if name.startswith("compiled/")} == {
+        f"compiled/{tag}/{package}" for package in PACKAGES
     }
     assert sorted(re.sub("-[0-9.]+txt$", "", name) for name in texts) == [
         "LICENSES/click",
@@ -188,14 +190,95 @@ def test_without_python_nothing_is_checked_and_nothing_passes(zipapp: Path) -> N
     assert json.loads(ended.stdout)["verdict"] == "unknown"
 
 
+def test_a_system_without_python_is_not_checked(zipapp: Path, tmp_path: Path) -> None:
+    """A root directory with a shell and nothing else."""
+    shell = shutil.which("dash")
+    if os.geteuid() != 0 or shell is None:
+        pytest.skip("needs root, to enter another root directory, and dash")
+    needed = subprocess.run(["ldd", shell], capture_output=True, text=True, check=True).stdout
+    for path in (shell, *re.findall(r"(/\S+) \(0x", needed)):
+        place = tmp_path / path.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    shutil.copy(shell, tmp_path / "sh")
+    shutil.copy(zipapp, tmp_path)
+    for options in ([], ["--json"], ["--expect", "0"], ["short", "--background"]):
+        command = ["chroot", str(tmp_path), "/sh", "/gpu-check.pyz", *options]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ended.returncode == 3, ended
+        said = json.loads(ended.stdout)["summary"] if options == ["--json"] else ended.stderr
+        assert "no Python 3.9 or later was found in this image" in said
+
+
+def test_a_login_shell_that_lost_the_path_finds_process_1s_python(zipapp: Path, tmp_path: Path) -> None:
+    """Process 1 of a container has the image's PATH; a login shell has the system's."""
+    conda = tmp_path / "conda"
+    conda.mkdir()
+    (conda / "python3").write_text(f'#!/bin/sh\necho conda >>{tmp_path}/used\nexec {sys.executable} "$@"\n')
+    (conda / "python3").chmod(0o755)
+    inside = f'env -i PATH=/usr/bin:/bin "{zipapp}" --version; exit 0'  # the shell stays: it is process 1
+    command = ["unshare", "--pid", "--fork", "--mount-proc", "/bin/sh", "-c", inside]
+    environ = {"PATH": f"{conda}:/usr/bin:/bin:/usr/sbin:/sbin"}
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    if "unshare" in ended.stderr:
+        pytest.skip(f"no namespaces here: {ended.stderr.strip()}")
+    assert ended.stdout == f"gpu-check, version {VERSION}\n"
+    assert (tmp_path / "used").read_text() == "conda\n" * 2
+
+
+WHERE = """
+import runpy, sys
+sys.argv = ["gpu-check", "--version"]
+try:
+    runpy.run_path(PLACE, run_name="__main__")
+except SystemExit:
+    print(sys.modules["gpu_checks.cli"].__file__)
+"""
+
+
+def test_its_own_python_takes_the_compiled_modules_and_every_other_the_sources(zipapp: Path) -> None:
+    """Compiling takes longer than the check."""
+    compiled = f"{zipapp}/compiled/{sys.implementation.cache_tag}/gpu_checks/cli.pyc"
+    for interpreter, place in ((sys.executable, compiled), (python("3.9"), f"{zipapp}/gpu_checks/cli.py")):
+        command = [interpreter, "-I", "-S", "-c", WHERE.replace("PLACE", repr(str(zipapp)))]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert said.splitlines()[-1] == place
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_notebooks_python_may_be_another_one(zipapp: Path, fakes: str, tmp_path: Path, version: str) -> None:
+    """``short`` asks it for its frameworks with our sources: compiled modules are for one Python only."""
+    install_torch(tmp_path / "site")
+    notebook = python(version)
+    environ = environment(fakes, {"GPU_CHECK_PYTHON": notebook, "PYTHONPATH": str(tmp_path / "site")})
+    command = [sys.executable, "-I", "-S", str(zipapp), "short", "--expect", "1", "--json"]
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    report = json.loads(ended.stdout)
+    assert (ended.returncode, report["verdict"]) == (0, "pass"), report
+    assert report["checks"][-1]["name"] == "torch product"
+    assert report["frameworks"]["python"] == notebook
+    assert report["frameworks"]["python_version"].startswith(version)
+
+
+def test_a_notebook_whose_python_is_too_old_is_not_checked(zipapp: Path, fakes: str) -> None:
+    environ = environment(fakes, {"GPU_CHECK_PYTHON": python("3.7")})
+    command = [sys.executable, "-I", "-S", str(zipapp), "short", "--expect", "1", "--json"]
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    report = json.loads(ended.stdout)
+    assert (ended.returncode, report["verdict"], report["quick"]["verdict"]) == (3, "unknown", "pass")
+    assert "Python could not be asked for its frameworks" in report["summary"]
+
+
 @pytest.mark.slow
-def test_it_takes_no_longer_than_a_spawn_can_wait(zipapp: Path, fakes: str) -> None:
+def test_a_healthy_gpu_is_told_at_once(zipapp: Path, fakes: str) -> None:
+    """With the shell in front, on a machine that is otherwise idle."""
+    environ = environment(fakes, {"PATH": os.path.dirname(os.path.realpath(sys.executable))})
     times_s = []
-    for _ in range(5):
+    for _ in range(7):
         started = time.monotonic()
-        subprocess.run([zipapp, "--expect", "1"], env=environment(fakes, {}), stdout=subprocess.DEVNULL, check=True)
+        subprocess.run([zipapp, "--expect", "1"], env=environ, stdout=subprocess.DEVNULL, check=True)
         times_s.append(time.monotonic() - started)
-    assert sorted(times_s)[2] < 3
+    assert statistics.median(times_s) <= LONGEST_S, times_s
 
 
 def test_an_unreachable_package_index_is_one_line_and_no_file(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ FAKE_TORCH_REMEMBER=file        the process's niceness is written there
 
 from __future__ import annotations
 
+import operator
 import os
 import random
 import signal
@@ -59,7 +60,7 @@ class _Tensor:
 
     def __matmul__(self, other: _Tensor) -> _Tensor:
         if self.device == "double":
-            return _Tensor([a * b for a, b in zip(self.values, other.values, strict=True)])
+            return _Tensor(list(map(operator.mul, self.values, other.values)))
         _happen("product")
         device = self.device
         index = device.partition(":")[2] or "cpu"
@@ -70,13 +71,13 @@ class _Tensor:
         factor = (float("nan") if "nan" in wrong else 1.001) if index in wrong else 1.0
         if "FAKE_TORCH_ELSEWHERE" in _ENVIRON and index != "cpu":
             device = "cpu"
-        return _Tensor([a * b * factor for a, b in zip(self.values, other.values, strict=True)], device)
+        return _Tensor([product * factor for product in map(operator.mul, self.values, other.values)], device)
 
     def __sub__(self, other: _Tensor) -> _Tensor:
-        return _Tensor([a - b for a, b in zip(self.values, other.values, strict=True)])
+        return _Tensor(list(map(operator.sub, self.values, other.values)))
 
     def __truediv__(self, other: _Tensor) -> _Tensor:
-        return _Tensor([a / b for a, b in zip(self.values, other.values, strict=True)])
+        return _Tensor(list(map(operator.truediv, self.values, other.values)))
 
     def abs(self) -> _Tensor:
         return _Tensor([abs(value) for value in self.values])
