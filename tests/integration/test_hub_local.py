@@ -97,6 +97,8 @@ class Hub:
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
     tokens: dict[str, str] = field(default_factory=dict)
+    environ: dict[str, str] = field(default_factory=dict)
+    """Variables of the machine, beside those of the tests."""
 
     @property
     def base(self) -> str:
@@ -113,7 +115,7 @@ class Hub:
     def start(self) -> float:
         """The hub is healthy; the seconds it took."""
         began = time.monotonic()
-        environ = {**os.environ, "HUB_PASSWORD": PASSWORD, "A_SECRET_OF_THE_HUB": "hidden"}
+        environ = {**os.environ, "HUB_PASSWORD": PASSWORD, "A_SECRET_OF_THE_HUB": "hidden", **self.environ}
         with self.data.with_name("output").open("ab") as output:
             self.process = subprocess.Popen(
                 [COMMAND, "up", "--port", str(self.port), "--data", str(self.data)],
