@@ -89,6 +89,7 @@ _TEXTS: tuple[tuple[tuple[str, ...], Fault], ...] = (
             "invalid device function",
             "CUDA_ERROR_NO_BINARY_FOR_GPU",
             "is not compatible",
+            "minimum required Cuda capability",
         ),
         NO_KERNELS,
     ),

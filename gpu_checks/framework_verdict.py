@@ -10,6 +10,7 @@ import re
 
 from . import faults
 from . import framework_faults as ff
+from .architectures import covers
 from .facts import Heard, Silence, short_uuid
 from .faults import Fault
 from .framework_facts import Product, Run, Situation, Wheel
@@ -74,7 +75,7 @@ class _Case:
             return (self._silent(heard.silence or Silence("garbled", detail="no count"), ""),)
         wanted = set(range(run.count or 0)) if self._situation.on_gpus else {None}
         products = [product for product in run.products if product.index in wanted]
-        checks = [*self._count(run), *(self._product(product) for product in products)]
+        checks = [*self._count(run), *self._kernels(run, products), *(self._product(product) for product in products)]
         # After the last product nothing is left to be done: a crash at the end of the process is its own affair.
         if wanted - {product.index for product in products}:
             checks.append(self._silent(heard.silence or Silence("garbled", detail="no result"), "product"))
@@ -110,9 +111,24 @@ class _Case:
             return (self.finding("GPUs", Verdict.WARN, ff.MORE, detail),)
         return (Check(f"{self._wheel.name} GPUs", Verdict.PASS, detail=detail),)
 
+    def _kernels(self, run: Run, products: list[Product]) -> list[Check]:
+        """The GPUs for which this build has no kernels of its own, though CUDA's libraries may compute on them."""
+        built_for = run.architectures or self._wheel.capabilities
+        return [
+            self.finding("kernels", Verdict.FAIL, ff.NO_KERNELS, detail, self._label(product))
+            for product in products
+            if covers(built_for, product.capability) is False
+            for detail in [f"compute capability {product.capability}, built for {', '.join(built_for)}"]
+        ]
+
     def _why_fewer(self, run: Run) -> Fault:
         if self._situation.hidden:
             return faults.HIDDEN
+        if any(
+            covers(run.architectures or self._wheel.capabilities, gpu.capability) is False
+            for gpu in self._situation.gpus
+        ):
+            return ff.NO_KERNELS
         if _newer(run.cuda or self._wheel.cuda, self._situation.driver_cuda):
             return ff.DRIVER_TOO_OLD
         if self._wheel.missing and not run.reason:

@@ -44,8 +44,8 @@ class Torch:
         generator = torch.Generator().manual_seed(SEED + (0 if index is None else index))
         left = torch.rand(SIZE, SIZE, generator=generator)
         right = torch.rand(SIZE, SIZE, generator=generator)
-        answer = left.to(device) @ right.to(device)
-        truth = left.double() @ right.double()
+        answer = (left.to(device) @ right.to(device)) * 0.5  # the product is cuBLAS's, halving it PyTorch's own kernel
+        truth = (left.double() @ right.double()) * 0.5
         errors = (answer.cpu().double() - truth).abs() / truth
         known = Product(
             index,

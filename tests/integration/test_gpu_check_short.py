@@ -132,6 +132,13 @@ CASES = [
         "torch product" + SECOND,
     ),
     Case(
+        "a product without own kernels",
+        {"FAKE_TORCH_COUNT": "2", "FAKE_TORCH_ARCHITECTURES": "sm_90,sm_90a,compute_120"},
+        FAIL,
+        "no kernels for this GPU",
+        "torch kernels" + SECOND,
+    ),
+    Case(
         "memory held",
         {"FAKE_TORCH_COUNT": "2", "FAKE_TORCH_RAISE": "1:CUDA out of memory. Tried to allocate 2.00 MiB"},
         UNKNOWN,

@@ -26,6 +26,9 @@ abs = builtins.abs
 class _Tensor(float):
     device = ""
 
+    def __mul__(self, factor: float) -> _Tensor:
+        return _Tensor.placed(float(self) * factor)
+
     @classmethod
     def placed(cls, value: float) -> _Tensor:
         made = cls(value)

@@ -73,6 +73,9 @@ class _Tensor:
             device = "cpu"
         return _Tensor([product * factor for product in map(operator.mul, self.values, other.values)], device)
 
+    def __mul__(self, factor: float) -> _Tensor:
+        return _Tensor([value * factor for value in self.values], self.device)
+
     def __sub__(self, other: _Tensor) -> _Tensor:
         return _Tensor(list(map(operator.sub, self.values, other.values)))
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from gpu_checks import smoke
+from gpu_checks.architectures import covers
 from gpu_checks.facts import Heard, Malformed, Silence, decode, encode
 from gpu_checks.framework_facts import Installed, Product, Run, SeenGpu, Situation, Wheel
 from gpu_checks.framework_verdict import judge, needs_run
@@ -148,6 +149,40 @@ def test_what_a_framework_says_is_understood(words: str, cause: str) -> None:
     assert checks[-1].verdict is Verdict.FAIL
     assert cause in checks[-1].cause
     assert words in checks[-1].detail
+
+
+@pytest.mark.parametrize(
+    ("built_for", "capability", "covered"),
+    [
+        ("sm_80 compute_90", "8.0", True),
+        ("sm_80 compute_90", "8.9", True),
+        ("sm_86", "8.0", False),
+        ("sm_80 sm_90", "10.0", False),
+        ("sm_80 compute_90", "12.0", True),
+        ("sm_75 sm_80", "7.0", False),
+        ("compute_75", "7.0", False),
+        ("sm_90a", "9.0", True),
+        ("sm_90a", "9.1", False),
+        ("compute_90a", "10.0", False),
+        ("sm_100f", "10.3", True),
+        ("compute_100f", "12.0", False),
+        ("sm_120", "12.0", True),
+        ("gfx90a", "9.0", None),
+        ("", "9.0", None),
+        ("sm_80", "", None),
+    ],
+)
+def test_binaries_run_on_their_major_version_and_intermediate_code_on_what_is_later(
+    built_for: str, capability: str, covered: bool | None
+) -> None:
+    assert covers(tuple(built_for.split()), capability) is covered
+
+
+def test_a_wheel_without_kernels_for_the_gpu_is_named_where_the_framework_hides_it() -> None:
+    wheel = replace(WHEELS[2], name="tensorflow", capabilities=("sm_80", "compute_90"))
+    seen = Situation(1, 1, (SeenGpu(0, "GPU-0", "7.0"),), "12.4")
+    _, (check,) = judge(wheel, Heard(Run("2.21.0", "12.5", count=0)), seen)
+    assert "no kernels for this GPU" in check.cause
 
 
 def test_a_variable_that_hides_gpus_from_the_notebook_is_named() -> None:
