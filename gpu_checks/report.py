@@ -33,15 +33,11 @@ def as_json(report: Report) -> str:
 
 
 def bounded_json(report: Report, limit_bytes: int = FILE_LIMIT_BYTES) -> str:
-    """The document in at most so many bytes: compact, and as much of the detail as fits. ``truncated`` says so."""
-    return bounded(as_data(report), limit_bytes)
-
-
-def bounded(data: dict[str, Any], limit_bytes: int = FILE_LIMIT_BYTES) -> str:
-    """The same for a document that is data already.
+    """The document in at most so many bytes: compact, and as much of the detail as fits. ``truncated`` says so.
 
     What goes first is what passed, then the GPUs, then the remaining checks from the end; verdict and summary stay.
     """
+    data = as_data(report)
     failed = [check for check in data["checks"] if check["verdict"] != Verdict.PASS.value]
     smaller = [data, {**data, "checks": failed}, {**data, "checks": failed, "gpus": []}]
     smaller += [{**data, "checks": failed[:most], "gpus": []} for most in range(len(failed), -1, -1)]
@@ -51,26 +47,6 @@ def bounded(data: dict[str, Any], limit_bytes: int = FILE_LIMIT_BYTES) -> str:
         if len(text) <= limit_bytes:
             break
     return text
-
-
-def stored(path: str) -> dict[str, Any] | None:
-    """The report in this file, or None where there is none. It is the user's: no link is followed, it is small, and it
-    has a verdict and a list of checks that have one.
-
-    Nothing that a user may have put in its place, a pipe for one, makes anybody wait.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-            data = json.loads(file.read(FILE_LIMIT_BYTES + 1)) if regular else None
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA or not isinstance(data.get("checks"), list):
-        return None
-    words = [verdict.value for verdict in Verdict]
-    sound = all(isinstance(each, dict) and each.get("verdict") in words for each in (data, *data["checks"]))
-    return data if sound else None
 
 
 def as_table(report: Report) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from gpu_checks import frameworks, report, runner, short
+from gpu_checks import frameworks, last, report, runner, short
 from gpu_checks.framework_facts import SeenGpu, Situation
 from gpu_checks.frameworks import Checked, Limits, Notebook
 from gpu_checks.result import Check, Verdict
@@ -498,12 +498,10 @@ def test_background_goes_with_short_and_a_place_alone(tmp_path: Path, options: l
     assert subprocess.run([*COMMAND, *options], env=environ, capture_output=True, check=False).returncode == 64
 
 
-def test_a_stored_report_stays_within_its_limit(site: Site, quick_report: Path) -> None:
-    stored = report.stored(str(quick_report))
-    assert stored is not None
+def test_a_joined_report_stays_within_its_limit(site: Site, quick_report: Path) -> None:
     many = tuple(Check("torch product", FAIL, "x" * 290, "cause", gpu=f"index {number}") for number in range(400))
     checked = Checked(frameworks.check(Notebook("/bin/false", {}), TWO).section, many)
-    text = report.bounded(short.merged(stored, checked))
+    text = report.bounded_json(short.joined(last.last_report(str(quick_report)), checked))
     assert len(text) <= report.FILE_LIMIT_BYTES
     assert json.loads(text)["verdict"] == "fail"
     assert json.loads(text)["truncated"] is True
