@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from tornado.web import HTTPError
 
+from hub.freshness import groups_in_doubt
 from hub.policy import Policy
 from hub.quantity import Size
 from hub.resolve import Decision, Granted, Refused, resolve
@@ -74,10 +75,14 @@ class Pending:
 def judge(
     user: HubUser, server: str, options: object, policy: Policy, *, pending: Pending | None = None
 ) -> Granted | Refused:
-    """The answer to ``user`` starting ``server`` with ``options`` now."""
+    """The answer to ``user`` starting ``server`` with ``options`` now: GPUs only with groups that are beyond doubt."""
     groups = [group.name for group in user.groups]
     running = (pending.of(user, beside=server) if pending else {}) | usage(user, beside=server)
-    return resolve(user.name, groups, options=options, running=running, policy=policy)
+    answer = resolve(user.name, groups, options=options, running=running, policy=policy)
+    doubt = groups_in_doubt(user)
+    if doubt and isinstance(answer, Granted) and answer.decision.size.gpus:
+        return Refused(doubt, "forbidden")
+    return answer
 
 
 def usage(user: HubUser, *, beside: str) -> dict[str, Size]:

@@ -11,6 +11,7 @@ from traitlets import Unicode
 
 from hub.gate import gate_routes
 from hub.groups import is_admin, may_log_in
+from hub.launch import Launch
 from hub.policy_file import SHIPPED, load_policy
 
 DEMO_USERS: Mapping[str, tuple[str, ...]] = {
@@ -49,3 +50,13 @@ class DemoAuthenticator(Authenticator):  # type: ignore[misc]
         if groups is None or not may_log_in(groups, policy):
             return None
         return {"name": name, "groups": list(groups), "admin": is_admin(groups, policy)}
+
+
+def configure_login(c: Any, launch: Launch) -> None:
+    """``c``, a hub's configuration, lets the people of an identity provider in, or else the demo users."""
+    if launch.oidc is not None:
+        launch.oidc.configure(c, launch.policy_file)
+    else:
+        c.JupyterHub.authenticator_class = DemoAuthenticator
+        c.DemoAuthenticator.password = launch.password
+        c.DemoAuthenticator.policy_file = launch.policy_file

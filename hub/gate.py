@@ -8,6 +8,7 @@ judge, and hand over unchanged what is granted.
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -17,10 +18,13 @@ from typing import Any, TypeVar
 from jupyterhub.apihandlers.users import UserServerAPIHandler  # type: ignore[import-untyped]  # has no type information
 from jupyterhub.handlers.pages import SpawnHandler  # type: ignore[import-untyped]
 from jupyterhub.scopes import needs_scope, scope_definitions  # type: ignore[import-untyped]
+from tornado.httputil import url_concat
 from tornado.web import HTTPError, authenticated
 
 from hub.admission import Pending, RefusedRequest, judge
 from hub.form import form_options
+from hub.freshness import groups_in_doubt
+from hub.groups import entitlement
 from hub.policy import Policy
 from hub.resolve import Granted, Refused, resolve
 from hub.text import quoted, visible
@@ -57,6 +61,8 @@ class ServerGate(UserServerAPIHandler):  # type: ignore[misc]  # jupyterhub's ha
     async def post(self, user_name: str, server_name: str = "") -> None:
         options, _ = self._options_in_body()
         user = self.find_user(user_name)
+        if user:
+            await refreshed(self, user)
         granted = admit(user, server_name, options, self._policy, self._pending) if user else nullcontext()
         with granted:
             await _started(super().post(user_name, server_name))
@@ -134,6 +140,10 @@ class SpawnGate(SpawnHandler):  # type: ignore[misc]
             fields = {name[4:]: values for name, values in fields.items() if name.startswith("opt-")}
         if fields:
             await self._judged(user_name or self.current_user.name, server_name or "", fields=fields, go_on=go_on)
+        elif user_name in (None, self.current_user.name) and not await login_lasts(self, self.current_user):
+            # Not to the login page, which would find the user logged in and come back.
+            login = self.authenticator.login_url(self.hub.base_url)
+            self.redirect(url_concat(login, {"next": self.request.uri}))
         else:
             await go_on()
 
@@ -143,6 +153,17 @@ class SpawnGate(SpawnHandler):  # type: ignore[misc]
         fields = _decoded(self.request.body_arguments)
         fields.update({f"{name}_file": [] for name in self.request.files})
         await self._judged(user_name or self.current_user.name, server_name or "", fields=fields, go_on=go_on)
+
+    async def _render_form(self, for_user: Any, spawner_options_form: str, message: str = "", **more: str) -> Any:
+        """The page, with a word about GPUs that cannot be had now, before anybody tries."""
+        doubt = groups_in_doubt(for_user)
+        groups = [group.name for group in for_user.groups]
+        if doubt and not message and entitlement(groups, self._policy).cap.gpus:
+            warning = f'<div class="alert alert-warning" role="alert">{html.escape(doubt)}</div>'
+            spawner_options_form = warning + spawner_options_form
+        return await super()._render_form(
+            for_user=for_user, spawner_options_form=spawner_options_form, message=message, **more
+        )
 
     @_with_scope("servers")
     async def _judged(
@@ -156,6 +177,8 @@ class SpawnGate(SpawnHandler):  # type: ignore[misc]
         """Goes on if the start is granted; if not, shows the form again with the reason."""
         user = self.find_user(user_name)
         try:
+            if user:
+                await refreshed(self, user)
             options = form_options(fields)
             granted = admit(user, server_name, options, self._policy, self._pending) if user else nullcontext()
         except RefusedRequest as refusal:
@@ -167,6 +190,21 @@ class SpawnGate(SpawnHandler):  # type: ignore[misc]
             return
         with granted:
             await _started(go_on())
+
+
+async def login_lasts(handler: Any, user: Any) -> bool:
+    """Whether ``user`` need not log in again: in this request the identity provider was asked for their groups, whoever
+    sent it. What it does not answer leaves the groups in doubt.
+
+    JupyterHub looks at them again at most once in a request, so this costs nothing.
+    """
+    return not handler.authenticator.refresh_pre_spawn or await handler.refresh_auth(user, force=True) is not None
+
+
+async def refreshed(handler: Any, user: Any) -> None:
+    """As ``login_lasts``. Raises ``RefusedRequest`` if ``user`` must log in again."""
+    if not await login_lasts(handler, user):
+        raise RefusedRequest(Refused(f"the login of {quoted(user.name)} has ended: log in again", "forbidden"))
 
 
 async def _started(start: Awaitable[None]) -> None:

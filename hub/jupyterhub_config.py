@@ -2,7 +2,7 @@
 
 import os
 
-from hub.auth import DemoAuthenticator
+from hub.auth import configure_login
 from hub.launch import TEMPLATES, Launch, culler_role, culler_service, logging_config, proxy_command, tools_directory
 from hub.local import LocalSpawner
 from hub.policy_file import load_policy
@@ -26,10 +26,9 @@ c.JupyterHub.allow_named_servers = True
 c.JupyterHub.cleanup_servers = True
 c.JupyterHub.init_spawners_timeout = 1  # servers of a killed hub are drained in the background
 
-c.JupyterHub.authenticator_class = DemoAuthenticator
-c.DemoAuthenticator.password = launch.password
-c.DemoAuthenticator.policy_file = c.SidecarSpawner.policy_file = launch.policy_file
+configure_login(c, launch)
 c.JupyterHub.spawner_class = LocalSpawner
+c.LocalSpawner.policy_file = launch.policy_file
 c.LocalSpawner.data = launch.data
 c.LocalSpawner.notebook_environment = launch.notebook_environment
 c.LocalSpawner.tools = tools_directory(launch.data)

@@ -8,10 +8,13 @@ import sys
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 
+from hub.oidc import CALLBACK_URL, CRYPT_KEY, Oidc
 from hub.policy import Policy
 from hub.processes import MARK
 
 CULLER = "idle-culler"
+LOGIN = "LOGIN"
+"""The variable that says how people log in: ``demo`` or ``oidc``."""
 
 TEMPLATES = os.path.join(os.path.dirname(__file__), "templates")
 """Our changes to JupyterHub's pages."""
@@ -38,13 +41,20 @@ class Launch:
     proxy_port: int
     """Where the hub tells the proxy its routes."""
 
+    oidc: Oidc | None = None
+    """How to log in with an identity provider; ``None`` for the demo users."""
+
     @property
     def own(self) -> str:
         """The hub's own files."""
         return hub_directory(self.data)
 
     def to_environ(self) -> dict[str, str]:
+        """To be laid over the environment, where the rest of ``oidc`` comes from."""
+        keys = {CALLBACK_URL: self.oidc.callback_url, CRYPT_KEY: ";".join(self.oidc.crypt_keys)} if self.oidc else {}
         return {
+            LOGIN: "oidc" if self.oidc else "demo",
+            **keys,
             "HUB_DATA": self.data,
             "HUB_POLICY": self.policy_file,
             "HUB_NOTEBOOK_ENVIRONMENT": self.notebook_environment,
@@ -54,7 +64,7 @@ class Launch:
 
     @classmethod
     def take_from(cls, environ: MutableMapping[str, str]) -> Launch:
-        """What ``to_environ`` wrote. The password is gone from ``environ``: the proxy inherits the hub's environment.
+        """What ``to_environ`` wrote. Secrets are gone from ``environ``: the proxy inherits the hub's environment.
 
         Raises ``KeyError`` or ``ValueError`` when it is not all there: this is for `jupyterhub-sidecar up` alone.
         """
@@ -67,6 +77,7 @@ class Launch:
             port=port,
             hub_port=hub_port,
             proxy_port=proxy_port,
+            oidc=Oidc.take_from(environ) if environ[LOGIN] == "oidc" else None,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -16,7 +17,8 @@ from collections.abc import Callable
 
 import yaml
 
-from hub.launch import Launch, hub_directory, hub_mark, tools_directory
+from hub.launch import LOGIN, Launch, hub_directory, hub_mark, tools_directory
+from hub.oidc import Oidc, SettingsError, kept_crypt_key
 from hub.policy_file import PolicyError, load_policy
 from hub.processes import MARK, end_all, marked
 
@@ -56,6 +58,11 @@ def run_hub(*, port: int, data: str, policy_file: str, notebook_environment: str
     """Does not return: this process becomes the hub. Raises ``CannotStart`` before anything is started."""
     data = os.path.abspath(data)
     launch_problems, exit_code = _problems(data, policy_file, notebook_environment)
+    try:
+        oidc = _oidc(port)
+    except SettingsError as error:
+        launch_problems += error.problems
+        exit_code = 2
     if launch_problems:
         raise CannotStart(launch_problems, exit_code=exit_code)
     _lock(data)
@@ -64,6 +71,12 @@ def run_hub(*, port: int, data: str, policy_file: str, notebook_environment: str
     if obstacle:
         raise CannotStart([f"port {port} on 127.0.0.1: {obstacle}; choose another with --port (or PORT=…)"])
     hub_port, proxy_port = _inner_ports(data, port)
+    if oidc is not None and not oidc.crypt_keys:
+        try:
+            key = kept_crypt_key(os.path.join(hub_directory(data), "crypt_key"))
+        except SettingsError as error:
+            raise CannotStart(error.problems) from error
+        oidc = dataclasses.replace(oidc, crypt_keys=(key,))
     launch = Launch(
         data=data,
         policy_file=os.path.abspath(policy_file),
@@ -72,6 +85,7 @@ def run_hub(*, port: int, data: str, policy_file: str, notebook_environment: str
         port=port,
         hub_port=hub_port,
         proxy_port=proxy_port,
+        oidc=oidc,
     )
     _write_files(data)
     for line in _welcome(launch):
@@ -98,6 +112,15 @@ def _problems(data: str, policy_file: str, notebook_environment: str) -> tuple[l
     else:
         found += _writable(data)
     return found, exit_code
+
+
+def _oidc(port: int) -> Oidc | None:
+    """How to log in with an identity provider, if the environment says so. Raises ``SettingsError``."""
+    login = os.environ.get(LOGIN) or "demo"
+    if login not in ("demo", "oidc"):
+        raise SettingsError([f"{LOGIN} must be demo or oidc"])
+    callback_url = f"http://127.0.0.1:{port}/hub/oauth_callback"
+    return Oidc.from_environ(os.environ, callback_url=callback_url) if login == "oidc" else None
 
 
 def _writable(data: str) -> list[str]:
@@ -187,13 +210,20 @@ def _welcome(launch: Launch) -> list[str]:
     return [
         f"JupyterHub starts on http://127.0.0.1:{launch.port}/ (Ctrl-C stops it and all of its servers)",
         "",
-        f"  users     researcher (no group), hpc (cpsHPCAccess), admin (jupyter_admin); password: {launch.password}",
+        f"  users     {_users(launch)}",
         f"  data      {launch.data}; the hub's log is hub/hub.log in it",
         "  saved     what is in the home: all the time, and when a server ends; it comes back at the next start",
         "  not saved caches and what can be made again, sockets and devices, files over 1 GiB",
         "  beware    all users share your account: no isolation, no limits enforced, the backup is not read-only",
         "",
     ]
+
+
+def _users(launch: Launch) -> str:
+    if launch.oidc is None:
+        return f"researcher (no group), hpc (cpsHPCAccess), admin (jupyter_admin); password: {launch.password}"
+    provider = launch.oidc.issuer or launch.oidc.authorize_url
+    return f"those of {provider}, which must know the callback address {launch.oidc.callback_url}"
 
 
 def _become_hub(launch: Launch) -> None:
