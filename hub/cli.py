@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from hub import up as launcher
+from hub.identity_cli import identity_commands
 from hub.options import UNLISTED_IMAGE
 from hub.policy import Policy, json_schema
 from hub.policy_file import SHIPPED, Checked, PolicyError, Problem, check_file, load_policy
@@ -68,7 +69,8 @@ def main() -> None:
 def up(port: int, data: str, notebook_environment: str, policy_file: str) -> None:
     """Start a hub on 127.0.0.1, with demo users, in the foreground.
 
-    The users' password is printed, or taken from HUB_PASSWORD.
+    The users' password is printed, or taken from HUB_PASSWORD. With LOGIN=oidc, people log in with the OpenID Connect
+    provider that OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET name.
 
     \b
     Exit codes:
@@ -86,6 +88,9 @@ def up(port: int, data: str, notebook_environment: str, policy_file: str) -> Non
         for problem in error.problems:
             click.echo(f"cannot start: {problem}", err=True)
         sys.exit(error.exit_code)
+
+
+main.add_command(identity_commands)
 
 
 @main.group()
