@@ -41,8 +41,11 @@ def free_port() -> int:
 class RunningHub:
     """``jupyterhub-sidecar up`` in a session of its own, on a free port, with everything below ``data``."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *, settings: dict[str, str] | None = None, environment: Path | None = None) -> None:
+        """``settings`` are variables for it; ``environment`` is the virtual environment of the hub, if not this one."""
         self.data = data
+        self.settings = settings or {}
+        self._bin = environment / "bin" if environment else Path(sys.executable).parent
         self.url = ""
         self.healthy_after_s = 0.0
         self._process: subprocess.Popen[bytes] | None = None
@@ -52,7 +55,7 @@ class RunningHub:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         command = [
-            str(Path(sys.executable).with_name("jupyterhub-sidecar")),
+            str(self._bin / "jupyterhub-sidecar"),
             "up",
             f"--port={port}",
             f"--data={self.data}",
@@ -62,7 +65,7 @@ class RunningHub:
         with (self.data.parent / "up.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command,
-                env={**os.environ, "HUB_PASSWORD": PASSWORD},
+                env={**os.environ, "HUB_PASSWORD": PASSWORD, **self.settings},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -128,6 +131,10 @@ class RunningHub:
             self.kill()
 
     # Where things lie.
+
+    @property
+    def log(self) -> str:
+        return (self.data / "hub" / "hub.log").read_text(errors="replace")
 
     def home(self, user: str) -> Path:
         return self.data / "users" / user / "servers" / "default" / "home"
