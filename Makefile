@@ -18,6 +18,7 @@ WORKERS ?= 2
 
 help:
 	@echo "make up        install what is needed, start the hub on 127.0.0.1:$(PORT), print the demo users"
+	@echo "               LOGIN=oidc OIDC_ISSUER=… OIDC_CLIENT_ID=…: with an identity provider instead (README)"
 	@echo "make test      install what is needed, run the whole suite"
 	@echo "make test-all  the same with long soaks, large benches, podman and the frameworks"
 	@echo "make check     format, lint, types, import rules"
