@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from typing import Any
 
 _LONGEST = 512
 
@@ -20,6 +22,12 @@ def owner_of(user: str, subject: str = "") -> str:
         kind = "sub" if subject else "name"
         return f"sha256:{hashlib.sha256(f'{kind}:{subject or user}'.encode('utf-8', 'surrogatepass')).hexdigest()}"
     return owner
+
+
+def subject_of(user: Any) -> str:
+    """The identity provider's subject of ``user``, a user of the hub; empty where nobody knows one."""
+    ask: Callable[[Any], str] | None = getattr(getattr(user, "authenticator", None), "subject_of", None)
+    return ask(user) if ask is not None else ""
 
 
 def _encodes(text: str) -> bool:

@@ -15,6 +15,7 @@ from traitlets import Unicode, default
 
 from hub.admission import FailedStart
 from hub.gpu import MACHINE_GPU_VARIABLES
+from hub.identity import subject_of
 from hub.local_server import LocalServer, Programs, StartRefused
 from hub.plan import Directories, local_directories, local_plan
 from hub.processes import Process
@@ -113,7 +114,7 @@ class LocalSpawner(SidecarSpawner):
         if self.granted is None:
             raise AssertionError("a server needs a decision first")
         self._local = LocalServer(
-            local_plan(self.granted, self.directories, self.policy, user=self.user.name),
+            local_plan(self.granted, self.directories, self.policy, user=self.user.name, subject=subject_of(self.user)),
             self._programs(),
             say=self._say,
             log=_ServerLog(logging.getLogger("hub"), {"server": self._log_name}),

@@ -254,6 +254,8 @@ def test_without_the_provider_a_cpu_server_starts_and_gpus_wait(scene: Scene) ->
     finally:
         scene.provider.start()
     scene.stop(token, "noa")
+    marker = scene.hub.persist("noa") / ".jupyterhub-sidecar" / "format.json"
+    assert json.loads(marker.read_text())["owner"] == "sub:sub-of-noa", "Persist itself knows whose it is"
     assert scene.start(token, "noa", "a100-1").status in (201, 202), "the provider is back, and GPUs with it"
     scene.stop(token, "noa")
 
