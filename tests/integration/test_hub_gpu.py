@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from hub.plan import Directories
+from tests.hub_process import Hub, eventually
 
 from .fake_gpu import compiled
-from .test_hub_local import Hub, eventually
 from .test_hub_local import pytestmark as needs_a_notebook_environment
 
 pytestmark = needs_a_notebook_environment

@@ -3,202 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import http.cookiejar
 import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hub.plan import Directories, local_directories
-from hub.processes import MARK, Process, marked
+from hub.plan import Directories
+from hub.processes import Process, marked
 from hub.up import NOTEBOOK_ENVIRONMENT
-
-PASSWORD = "correct horse"
-COMMAND = os.path.join(os.path.dirname(sys.executable), "jupyterhub-sidecar")
+from tests.hub_process import COMMAND, PASSWORD, Answer, Browser, Hub, eventually, free_port
 
 pytestmark = pytest.mark.skipif(
     not os.path.exists(os.path.join(NOTEBOOK_ENVIRONMENT, "bin", "jupyterhub-singleuser")),
     reason="needs the notebook environment: make install",
 )
-
-
-def eventually(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        time.sleep(0.1)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-@dataclass
-class Answer:
-    status: int
-    text: str
-
-    @property
-    def message(self) -> str:
-        return str(json.loads(self.text)["message"])
-
-
-class Browser:
-    """As much of one as a form needs: cookies, and the token against cross-site requests."""
-
-    def __init__(self, base: str) -> None:
-        self._base = base
-        self._jar = http.cookiejar.CookieJar()
-        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self._jar))
-
-    def get(self, path: str) -> Answer:
-        return self._open(urllib.request.Request(self._base + path))
-
-    def post(self, path: str, fields: list[tuple[str, str]]) -> Answer:
-        token = next((cookie.value or "" for cookie in self._jar if cookie.name == "_xsrf"), "")
-        data = urllib.parse.urlencode([*fields, ("_xsrf", token)]).encode()
-        return self._open(urllib.request.Request(self._base + path, data=data))
-
-    def log_in(self, user: str) -> None:
-        self.get("/hub/login")
-        answer = self.post("/hub/login", [("username", user), ("password", PASSWORD)])
-        assert answer.status == 200
-        assert "/hub/logout" in answer.text
-
-    def _open(self, request: urllib.request.Request) -> Answer:
-        try:
-            with self._opener.open(request, timeout=60) as response:
-                return Answer(response.status, response.read().decode())
-        except urllib.error.HTTPError as error:
-            return Answer(error.code, error.read().decode())
-
-
-@dataclass
-class Hub:
-    """One `up` on a free port, as often as it is started."""
-
-    data: Path
-    port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
-    tokens: dict[str, str] = field(default_factory=dict)
-    environ: dict[str, str] = field(default_factory=dict)
-    """Variables of the machine, beside those of the tests."""
-
-    @property
-    def base(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def output(self) -> str:
-        return self.data.with_name("output").read_text(errors="replace")
-
-    @property
-    def log(self) -> str:
-        return (self.data / "hub" / "hub.log").read_text(errors="replace")
-
-    def start(self) -> float:
-        """The hub is healthy; the seconds it took."""
-        began = time.monotonic()
-        environ = {**os.environ, "HUB_PASSWORD": PASSWORD, "A_SECRET_OF_THE_HUB": "hidden", **self.environ}
-        with self.data.with_name("output").open("ab") as output:
-            self.process = subprocess.Popen(
-                [COMMAND, "up", "--port", str(self.port), "--data", str(self.data)],
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        eventually(self._healthy, 30, f"healthy: {self.output}")
-        return time.monotonic() - began
-
-    def _healthy(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, self.output
-        try:
-            with urllib.request.urlopen(f"{self.base}/hub/health", timeout=5) as response:
-                return bool(response.status == 200)
-        except OSError:
-            return False
-
-    def signal(self, signum: signal.Signals) -> float:
-        """The hub has ended; the seconds it took."""
-        assert self.process is not None
-        began = time.monotonic()
-        self.process.send_signal(signum)
-        self.process.wait(timeout=30)
-        return time.monotonic() - began
-
-    def rest(self, method: str, path: str, user: str, body: Any = None, *, raw: bytes | None = None) -> Answer:
-        if user not in self.tokens:
-            auth = {"auth": {"username": user, "password": PASSWORD}}
-            made = self._send("POST", f"/hub/api/users/{user}/tokens", json.dumps(auth).encode(), None)
-            assert made.status == 201, made.text
-            self.tokens[user] = json.loads(made.text)["token"]
-        data = raw if raw is not None else None if body is None else json.dumps(body).encode()
-        return self._send(method, path, data, self.tokens[user])
-
-    def _send(self, method: str, path: str, data: bytes | None, token: str | None) -> Answer:
-        headers = {"Authorization": f"token {token}"} if token else {}
-        request = urllib.request.Request(f"{self.base}{path}", data=data, method=method, headers=headers)
-        try:
-            with urllib.request.urlopen(request, timeout=60) as response:
-                return Answer(response.status, response.read().decode())
-        except urllib.error.HTTPError as error:
-            return Answer(error.code, error.read().decode())
-
-    def server(self, user: str, name: str = "") -> dict[str, Any] | None:
-        found: dict[str, Any] | None = json.loads(self.rest("GET", f"/hub/api/users/{user}", user).text)["servers"].get(
-            name
-        )
-        return found
-
-    def wait_ready(self, user: str) -> None:
-        eventually(lambda: bool((self.server(user) or {}).get("ready")), 60, f"ready: {self.log[-3000:]}")
-
-    def wait_stopped(self, user: str) -> None:
-        eventually(lambda: self.server(user) is None, 30, "stopped")
-
-    def directories(self, user: str, name: str = "") -> Directories:
-        return local_directories(str(self.data), user, name)
-
-    def processes(self) -> list[str]:
-        """Everything that runs for this hub: what it started inherited one of its marks."""
-        found = []
-        for entry in os.listdir("/proc"):
-            with contextlib.suppress(OSError):
-                environ = Path(f"/proc/{entry}/environ").read_bytes()
-                if entry.isdigit() and f"{MARK}={self.data}".encode() in environ:
-                    found.append(f"{entry} {Path(f'/proc/{entry}/cmdline').read_bytes()!r}")
-        return found
-
-    def end(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-            try:
-                self.process.wait(timeout=25)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        for line in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(line.split()[0]), signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
