@@ -6,22 +6,36 @@ recorded of what is refused; and again in the spawner, at the moment of the star
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from tornado.web import HTTPError
 
 from hub.freshness import groups_in_doubt
+from hub.groups import entitlement
+from hub.names import DEFAULT_SERVER
 from hub.policy import Policy
 from hub.quantity import Size
-from hub.resolve import Decision, Granted, Refused, resolve
+from hub.resolve import Granted, Refused, resolve
+from hub.text import quoted
 
 _STATUS = {"malformed": 400, "forbidden": 403}
 
 
+GRANTED = "granted"
+"""The key of the decision in a server's stored state."""
+
+
 class Named(Protocol):
     name: str
+
+
+class Holder(Protocol):
+    """What is used of ``hub.spawner.SidecarSpawner``."""
+
+    unreadable: bool
+
+    def holds(self, cap: Size) -> Size | None: ...
 
 
 class HubUser(Protocol):
@@ -34,6 +48,9 @@ class HubUser(Protocol):
 
     @property
     def spawners(self) -> Mapping[str, Any]: ...
+
+    @property
+    def orm_spawners(self) -> Mapping[str, Any]: ...
 
 
 class RefusedRequest(HTTPError):
@@ -57,19 +74,29 @@ class Pending:
     """The starts that were granted and have not come as far as the spawner, which then holds what was granted."""
 
     def __init__(self) -> None:
-        self._sizes: dict[tuple[str, str], Size] = {}
+        self._starts: dict[object, tuple[str, str, Size]] = {}
 
-    @contextlib.contextmanager
-    def start(self, user: HubUser, server: str, size: Size) -> Iterator[None]:
-        """The start counts against the caps of ``user``."""
-        self._sizes[user.name, server] = size
-        try:
-            yield
-        finally:
-            self._sizes.pop((user.name, server), None)
+    def start(self, user: HubUser, server: str, size: Size) -> Callable[[], None]:
+        """``size`` counts against the caps of ``user`` until what is returned is called."""
+        key = object()  # two requests can start one server at the same time
+        self._starts[key] = (user.name, server, size)
+        return lambda: self._over(key)
+
+    def _over(self, key: object) -> None:
+        self._starts.pop(key, None)
 
     def of(self, user: HubUser, *, beside: str) -> dict[str, Size]:
-        return {name: size for (owner, name), size in self._sizes.items() if owner == user.name and name != beside}
+        """What the starts of ``user`` will hold; the most of each kind where one server is started twice."""
+        found: dict[str, Size] = {}
+        for owner, server, size in self._starts.values():
+            if owner == user.name and server != beside:
+                other = found.get(server, Size())
+                found[server] = Size(
+                    millicpu=max(size.millicpu, other.millicpu),
+                    memory_bytes=max(size.memory_bytes, other.memory_bytes),
+                    gpus=max(size.gpus, other.gpus),
+                )
+        return found
 
 
 def judge(
@@ -77,17 +104,35 @@ def judge(
 ) -> Granted | Refused:
     """The answer to ``user`` starting ``server`` with ``options`` now: GPUs only with groups that are beyond doubt."""
     groups = [group.name for group in user.groups]
-    running = (pending.of(user, beside=server) if pending else {}) | usage(user, beside=server)
+    cap = entitlement(groups, policy).cap
+    running = (pending.of(user, beside=server) if pending else {}) | usage(user, beside=server, cap=cap)
     answer = resolve(user.name, groups, options=options, running=running, policy=policy)
     doubt = groups_in_doubt(user)
     if doubt and isinstance(answer, Granted) and answer.decision.size.gpus:
         return Refused(doubt, "forbidden")
+    unknown = [
+        quoted(name or DEFAULT_SERVER) for name in running if name in user.spawners and user.spawners[name].unreadable
+    ]
+    if unknown and isinstance(answer, Refused) and answer.kind == "forbidden":
+        why = (
+            f"what {' and '.join(unknown)} was granted is not known, so it counts as all that is allowed; stop it first"
+        )
+        return Refused(f"{answer.reason} ({why})", answer.kind)
     return answer
 
 
-def usage(user: HubUser, *, beside: str) -> dict[str, Size]:
-    """What each server of ``user`` but ``beside`` was granted, from its start until its end is complete."""
-    granted = {
-        name: getattr(spawner, "granted", None) for name, spawner in dict(user.spawners).items() if name != beside
-    }
-    return {name: decision.size for name, decision in granted.items() if isinstance(decision, Decision)}
+def usage(user: HubUser, *, beside: str, cap: Size) -> dict[str, Size]:
+    """What each server of ``user`` but ``beside`` holds, from its start until its end is complete.
+
+    A server of which nobody can say what it was granted holds the whole ``cap``: less would be a way around it.
+    """
+    held = {name: spawner.holds(cap) for name, spawner in _holders(user) if name != beside}
+    return {name: size for name, size in held.items() if size is not None}
+
+
+def _holders(user: HubUser) -> Iterator[tuple[str, Holder]]:
+    """Every server that can hold something: those that JupyterHub has in memory, and those whose end failed."""
+    yield from dict(user.spawners).items()
+    for name, record in dict(user.orm_spawners).items():
+        if name not in user.spawners and GRANTED in (record.state or {}):
+            yield name, user.spawners[name]  # made from the record

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import html
-import json
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -26,15 +25,19 @@ from hub.form import form_options
 from hub.freshness import groups_in_doubt
 from hub.groups import entitlement
 from hub.policy import Policy
-from hub.resolve import Granted, Refused, resolve
-from hub.text import quoted, visible
+from hub.request import check_display_name, check_server_name, form_fields, json_body, malformed, text_fields
+from hub.resolve import Refused, resolve
+from hub.text import quoted
 
 # JupyterHub 6 split the right to start a server from the right to see it.
 _START = "start:servers" if "start:servers" in scope_definitions else "servers"
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _with_scope: Callable[[str], Callable[[_Method], _Method]] = needs_scope
 _FIELDS = frozenset({"name", "display_name", "user_options"})
-_NOT_OPTIONS = frozenset({"next", "display_name", "_xsrf"})
+
+# JupyterHub 6 has more than the options in the body, and a prefix for options in the address.
+_SERVER_BODIES = hasattr(UserServerAPIHandler, "get_server_json_body")
+_PREFIX = "opt-" if hasattr(SpawnHandler, "_get_user_options") else ""
 
 
 def gate_routes(policy: Policy) -> list[tuple[str, type, dict[str, Any]]]:
@@ -59,69 +62,62 @@ class ServerGate(UserServerAPIHandler):  # type: ignore[misc]  # jupyterhub's ha
 
     @_with_scope(_START)
     async def post(self, user_name: str, server_name: str = "") -> None:
-        options, _ = self._options_in_body()
+        options = self._options(server_name)
         user = self.find_user(user_name)
-        if user:
-            await refreshed(self, user)
-        granted = admit(user, server_name, options, self._policy, self._pending) if user else nullcontext()
-        with granted:
+        if user is None:
+            await super().post(user_name, server_name)
+            return
+        await refreshed(self, user)
+        with admitted(user, server_name, options, self._policy, self._pending):
             await _started(super().post(user_name, server_name))
 
     @_with_scope(_START)
     async def put(self, user_name: str, server_name: str = "") -> None:
-        self._refuse_stored(user_name)
+        self._refuse_stored(user_name, self._options(server_name))
         await super().put(user_name, server_name)
 
     @_with_scope(_START)
     async def patch(self, user_name: str, server_name: str = "") -> None:
-        self._refuse_unknown_fields()
-        self._refuse_stored(user_name)
+        body = self.get_json_body()
+        unknown = [quoted(name) for name in body or {} if name not in _FIELDS]
+        if unknown:
+            # JupyterHub 6.1 fails over a field that it does not know, and over a name that is no text.
+            raise malformed(f"no such field: {', '.join(unknown[:3])}")
+        if body and not isinstance(body.get("name", ""), str):
+            raise malformed("name must be a string")
+        self._refuse_stored(user_name, self._options(server_name))
         await super().patch(user_name, server_name)
 
-    def get_json_body(self) -> Any:
-        """The object in the body, or ``None``. JupyterHub takes whatever is not empty for an object."""
-        body = super().get_json_body()
-        if body and not isinstance(body, dict):
-            raise HTTPError(400, "the body must be a JSON object")
+    def get_json_body(self) -> dict[str, Any] | None:
+        """The object in the body, or ``None``. JupyterHub takes whatever is not empty for an object, and JupyterHub 5
+        whatever is not null."""
+        body = json_body(self.request.body)
+        if body is not None and not isinstance(body, dict):
+            raise malformed("the body must be a JSON object")
         return body
 
-    def _refuse_unknown_fields(self) -> None:
-        """JupyterHub 6.1 fails over a field that it does not know, and over a name that is no text."""
-        body = self.get_json_body() or {}
-        unknown = [quoted(name) for name in body if name not in _FIELDS]
-        if unknown:
-            raise HTTPError(400, visible(f"no such field: {', '.join(unknown)}", limit=300))
-        if not isinstance(body.get("name", ""), str):
-            raise HTTPError(400, "name must be a string")
+    def _options(self, server_name: str) -> dict[str, Any] | None:
+        """The options that JupyterHub will find in the body, ``None`` if there are none. Names are checked."""
+        check_server_name(server_name)
+        body = self.get_json_body()
+        if not _SERVER_BODIES:  # JupyterHub 5 knows no other body than the options themselves
+            return body
+        if not body:
+            return None
+        check_display_name(body.get("display_name"))
+        if self.request.method == "PATCH" or not {"user_options", "display_name"}.isdisjoint(body):
+            return body.get("user_options")
+        return body
 
-    def _refuse_stored(self, user_name: str) -> None:
+    def _refuse_stored(self, user_name: str, options: object) -> None:
         """Options that are only stored are judged without regard to what runs now."""
-        options, given = self._options_in_body()
         user = self.find_user(user_name)
-        if user is None or not given:
+        if user is None or options is None:
             return
         groups = [group.name for group in user.groups]
         answer = resolve(user.name, groups, options=options, running={}, policy=self._policy)
         if isinstance(answer, Refused):
             raise RefusedRequest(answer)
-
-    def _options_in_body(self) -> tuple[object, bool]:
-        """The options as JupyterHub will read them, and whether there are any."""
-        if not self.request.body.strip():
-            return None, False
-        try:
-            body = json.loads(self.request.body)
-        except (ValueError, RecursionError) as error:
-            raise HTTPError(400, "the body is not JSON") from error
-        if not body:
-            return None, False
-        # JupyterHub 5 knows no other form than the options themselves.
-        if hasattr(self, "get_server_json_body") and isinstance(body, dict):
-            if "user_options" in body:
-                return body["user_options"], body["user_options"] is not None
-            if "display_name" in body or self.request.method == "PATCH":
-                return None, False
-        return body, True
 
 
 class SpawnGate(SpawnHandler):  # type: ignore[misc]
@@ -135,24 +131,68 @@ class SpawnGate(SpawnHandler):  # type: ignore[misc]
     @authenticated
     async def get(self, user_name: str | None = None, server_name: str = "") -> None:
         go_on = partial(super().get, user_name, server_name or "")
-        fields = _decoded(self.request.query_arguments)
+        await self._gated(user_name or self.current_user.name, server_name or "", read=self._query, go_on=go_on)
+
+    @authenticated
+    async def post(self, user_name: str | None = None, server_name: str = "") -> None:
+        go_on = partial(super().post, user_name, server_name or "")
+        await self._gated(user_name or self.current_user.name, server_name or "", read=self._form, go_on=go_on)
+
+    def _query(self) -> dict[str, object] | None:
+        """The options in the address; ``None`` when there are none, and the form is asked for."""
+        fields = text_fields(self.request.query_arguments)
         if any(name.startswith("opt-") for name in fields):
             fields = {name[4:]: values for name, values in fields.items() if name.startswith("opt-")}
-        if fields:
-            await self._judged(user_name or self.current_user.name, server_name or "", fields=fields, go_on=go_on)
-        elif user_name in (None, self.current_user.name) and not await login_lasts(self, self.current_user):
+        # JupyterHub looks again: it shall find what was judged. JupyterHub 5 does not know the prefix.
+        self.request.query_arguments = _encoded({f"{_PREFIX}{name}": values for name, values in fields.items()})
+        return form_options(fields) if fields else None
+
+    def _form(self) -> dict[str, object]:
+        fields = form_fields(self.request)
+        self.request.body_arguments = _encoded(fields)
+        self.request.files = {}
+        return form_options(fields)
+
+    @_with_scope("servers")
+    async def _gated(
+        self,
+        user_name: str,
+        server_name: str = "",
+        *,
+        read: Callable[[], dict[str, object] | None],
+        go_on: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Goes on if the start is granted; if not, shows the form again with the reason."""
+        user = self.find_user(user_name)
+        if user is None:
+            await go_on()
+            return
+        try:
+            check_server_name(server_name)
+            options = read()
+            if options is None:
+                await self._show_form(user, go_on)
+                return
+            await refreshed(self, user)
+            with admitted(user, server_name, options, self._policy, self._pending):
+                await _started(go_on())
+        except RefusedRequest as refusal:
+            await self._show_form_again(user, refusal)
+
+    async def _show_form(self, user: Any, go_on: Callable[[], Awaitable[None]]) -> None:
+        if user.name == self.current_user.name and not await login_lasts(self, user):
             # Not to the login page, which would find the user logged in and come back.
             login = self.authenticator.login_url(self.hub.base_url)
             self.redirect(url_concat(login, {"next": self.request.uri}))
         else:
             await go_on()
 
-    @authenticated
-    async def post(self, user_name: str | None = None, server_name: str = "", **rest: str) -> None:
-        go_on = partial(super().post, user_name, server_name or "", **rest)
-        fields = _decoded(self.request.body_arguments)
-        fields.update({f"{name}_file": [] for name in self.request.files})
-        await self._judged(user_name or self.current_user.name, server_name or "", fields=fields, go_on=go_on)
+    async def _show_form_again(self, user: Any, refusal: RefusedRequest) -> None:
+        message = refusal.jupyterhub_message
+        self.log.warning("Not starting a server for %s: %s", user.name, message)
+        self.set_status(refusal.status_code)
+        form = await user.spawner.get_options_form()
+        self.finish(await self._render_form(for_user=user, spawner_options_form=form, message=message))
 
     async def _render_form(self, for_user: Any, spawner_options_form: str, message: str = "", **more: str) -> Any:
         """The page, with a word about GPUs that cannot be had now, before anybody tries."""
@@ -164,32 +204,6 @@ class SpawnGate(SpawnHandler):  # type: ignore[misc]
         return await super()._render_form(
             for_user=for_user, spawner_options_form=spawner_options_form, message=message, **more
         )
-
-    @_with_scope("servers")
-    async def _judged(
-        self,
-        user_name: str,
-        server_name: str = "",
-        *,
-        fields: dict[str, list[str]],
-        go_on: Callable[[], Awaitable[None]],
-    ) -> None:
-        """Goes on if the start is granted; if not, shows the form again with the reason."""
-        user = self.find_user(user_name)
-        try:
-            if user:
-                await refreshed(self, user)
-            options = form_options(fields)
-            granted = admit(user, server_name, options, self._policy, self._pending) if user else nullcontext()
-        except RefusedRequest as refusal:
-            self.log.warning("Not starting a server for %s: %s", user_name, refusal.jupyterhub_message)
-            self.set_status(refusal.status_code)
-            form = await user.spawner.get_options_form()
-            message = refusal.jupyterhub_message
-            self.finish(await self._render_form(for_user=user, spawner_options_form=form, message=message))
-            return
-        with granted:
-            await _started(go_on())
 
 
 async def login_lasts(handler: Any, user: Any) -> bool:
@@ -215,31 +229,32 @@ async def _started(start: Awaitable[None]) -> None:
         raise HTTPError(409, "the server was stopped before it had started") from error
 
 
-def admit(user: Any, server: str, options: object, policy: Policy, pending: Pending) -> AbstractContextManager[None]:
-    """What was granted counts from now on, while the context lasts; ``None`` as options means the saved ones.
+@contextmanager
+def admitted(user: Any, server: str, options: object, policy: Policy, pending: Pending) -> Iterator[None]:
+    """What was granted counts from now on, until the start is over; ``None`` as options means the saved ones.
 
-    Raises ``RefusedRequest``. A server that runs, or is about to, is left to JupyterHub's own answer.
+    Raises ``RefusedRequest``. Of a server that runs, or is about to, only the options are judged: the rest is
+    JupyterHub's own answer.
     """
-    if _active(user, server):
-        return nullcontext()
-    saved = user.orm_spawners.get(server) if options is None else None
-    stored = saved.user_options if saved is not None else None
+    record = user.orm_spawners.get(server) if options is None else None
+    stored = record.user_options if record is not None else None
     answer = judge(user, server, stored or options, policy, pending=pending)
-    if isinstance(answer, Granted):
-        return pending.start(user, server, answer.decision.size)
-    if stored:
-        answer = Refused(f"{answer.reason} (these are the options of the last start; choose anew)", answer.kind)
-    raise RefusedRequest(answer)
+    if isinstance(answer, Refused):
+        if stored:
+            answer = Refused(f"{answer.reason} (these are the options of the last start; choose anew)", answer.kind)
+        raise RefusedRequest(answer)
+    over = pending.start(user, server, answer.decision.size)
+    try:
+        yield
+    finally:
+        spawner = dict(user.spawners).get(server)
+        start = spawner._spawn_future if spawner is not None else None
+        if start is None or start.done():
+            over()
+        else:
+            # JupyterHub stops waiting before a slow start has come as far as the spawner.
+            start.add_done_callback(lambda _: over())
 
 
-def _active(user: Any, server: str) -> bool:
-    """Whether the server runs or is about to: JupyterHub answers that by itself."""
-    return server in user.spawners and bool(dict(user.spawners)[server].active)
-
-
-def _decoded(arguments: dict[str, list[bytes]]) -> dict[str, list[str]]:
-    return {
-        name: [value.decode("utf-8", "replace") for value in values]
-        for name, values in arguments.items()
-        if name not in _NOT_OPTIONS
-    }
+def _encoded(fields: dict[str, list[str]]) -> dict[str, list[bytes]]:
+    return {name: [value.encode() for value in values] for name, values in fields.items()}

@@ -19,6 +19,8 @@ from hub.identity import subject_of
 from hub.local_server import LocalServer, Programs, StartRefused
 from hub.plan import Directories, local_directories, local_plan
 from hub.processes import Process
+from hub.quantity import Size
+from hub.resolve import Decision
 from hub.spawner import SidecarSpawner
 
 _PASSED_ON = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "TERM", *MACHINE_GPU_VARIABLES)
@@ -26,6 +28,9 @@ _NOTEBOOK_CONFIG = os.path.join(os.path.dirname(os.path.abspath(__file__)), "not
 """Defaults for JupyterLab, below the user's own settings: no question about news, no look for a newer version."""
 
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_UNKNOWN = Decision(profile="unknown", image="unknown", size=Size())
+"""Stands for what a server was granted that runs already, when nobody can say it: it must end like any other."""
 
 
 class LocalSpawner(SidecarSpawner):
@@ -103,7 +108,7 @@ class LocalSpawner(SidecarSpawner):
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)
         notebook = state.get("notebook")
-        if isinstance(notebook, dict) and self.granted is not None:
+        if isinstance(notebook, dict) and (self.granted is not None or self.unreadable):
             self._new_server().adopt(Process(int(notebook["pid"]), str(notebook["birth"])))
 
     def clear_state(self) -> None:
@@ -111,10 +116,14 @@ class LocalSpawner(SidecarSpawner):
         self._local = None
 
     def _new_server(self) -> LocalServer:
-        if self.granted is None:
-            raise AssertionError("a server needs a decision first")
         self._local = LocalServer(
-            local_plan(self.granted, self.directories, self.policy, user=self.user.name, subject=subject_of(self.user)),
+            local_plan(
+                self.granted or _UNKNOWN,
+                self.directories,
+                self.policy,
+                user=self.user.name,
+                subject=subject_of(self.user),
+            ),
             self._programs(),
             say=self._say,
             log=_ServerLog(logging.getLogger("hub"), {"server": self._log_name}),

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from jupyterhub.utils import maybe_future  # type: ignore[import-untyped]  # jupyterhub has no type information
 from kubespawner import KubeSpawner
 from tornado.web import HTTPError
-from traitlets import Unicode, default
+from traitlets import Unicode, default, validate
 
-from hub.admission import RefusedRequest, judge
+from hub.admission import GRANTED, RefusedRequest, judge
 from hub.form import form_notes, form_options, form_profiles, render_form
+from hub.pod_excess import pod_excess
 from hub.policy import Policy
 from hub.policy_file import SHIPPED, load_policy
-from hub.quantity import QuantityError, cpus_number
+from hub.quantity import QuantityError, Size, cpus_number
 from hub.resolve import Decision, Granted, Refused, resolve
 
 
@@ -33,6 +35,12 @@ class SidecarSpawner(KubeSpawner):  # type: ignore[misc]  # kubespawner has no t
     granted: Decision | None = None
     """What this server was granted: set before the first await of a start, until its end is complete."""
 
+    unreadable = False
+    """Whether the server was started, and what it was granted is not known."""
+
+    _end_failed = False
+    """Whether JupyterHub takes the server for stopped, and its end was not seen."""
+
     @property
     def policy(self) -> Policy:
         return load_policy(self.policy_file)
@@ -40,6 +48,22 @@ class SidecarSpawner(KubeSpawner):  # type: ignore[misc]  # kubespawner has no t
     @default("profile_list")
     def _offered_profiles(self) -> Any:
         return lambda spawner: form_profiles(spawner.group_names, spawner.policy, enforced=spawner.enforced)
+
+    @default("modify_pod_hook")
+    def _last_look(self) -> Any:
+        return checked_pod
+
+    @validate("modify_pod_hook")
+    def _last_look_after(self, proposal: Any) -> Any:
+        """An administrator's hook has its way, and what it made of the pod is looked at."""
+        hook = proposal["value"]
+        if hook is None:
+            return checked_pod
+
+        async def hook_and_look(spawner: SidecarSpawner, pod: Any) -> Any:
+            return checked_pod(spawner, await maybe_future(hook(spawner, pod)))
+
+        return hook_and_look
 
     @default("delete_pvc")
     def _never_delete(self) -> bool:
@@ -58,12 +82,11 @@ class SidecarSpawner(KubeSpawner):  # type: ignore[misc]  # kubespawner has no t
 
     def _render_options_form(self, profile_list: list[dict[str, Any]]) -> str:
         # Saved options that are refused by now, because a group was lost, would leave the form without a selection.
-        saved = resolve(self.user.name, self.group_names, options=self.user_options, running={}, policy=self.policy)
-        if isinstance(saved, Refused):
-            self.user_options = {}
+        saved = self.user_options
+        answer = resolve(self.user.name, self.group_names, options=saved, running={}, policy=self.policy)
         form = render_form(
             profile_list,
-            self.user_options,
+            {} if isinstance(answer, Refused) else saved,
             paths=self.additional_profile_form_template_paths,
             text=self.profile_form_template,
         )
@@ -77,8 +100,29 @@ class SidecarSpawner(KubeSpawner):  # type: ignore[misc]  # kubespawner has no t
         answer = judge(self.user, self.name, self.user_options, self.policy)
         if isinstance(answer, Refused):
             raise RefusedRequest(answer)
+        self._forget()
         self.granted = answer.decision
+        # A hub that dies from here on finds it again. It is in the database with whatever is committed next; before
+        # that, a server without a decision counts as everything.
+        self.orm_spawner.state = self.get_state()
         self._apply(answer)
+
+    def check_pod(self, pod: Any) -> None:
+        """Raises ``RefusedRequest`` if ``pod``, as it is about to be made, has more than was granted, or if its user
+        may not have that any more."""
+        answer = judge(self.user, self.name, self.user_options, self.policy)
+        if isinstance(answer, Granted):
+            manifest = self.api.api_client.sanitize_for_serialization(pod)
+            resource = self.policy.profiles[answer.decision.profile].gpu_resource
+            excess = pod_excess(manifest, answer.decision.size, gpu_resource=resource)
+            if not excess:
+                return
+            reason = (
+                f"the finished pod has {'; '.join(excess)}: something in the hub's configuration adds to the policy"
+            )
+            answer = Refused(f"{reason}; please tell its administrator", "forbidden")
+        self.log.error("%s is not started: %s", self._log_name, answer.reason)
+        raise RefusedRequest(answer)
 
     def _apply(self, answer: Granted) -> None:
         decision = answer.decision
@@ -89,24 +133,76 @@ class SidecarSpawner(KubeSpawner):  # type: ignore[misc]  # kubespawner has no t
         gpus = {resource: str(decision.size.gpus)} if decision.size.gpus else {}
         self.extra_resource_limits = self.extra_resource_guarantees = gpus
 
+    def holds(self, cap: Size) -> Size | None:
+        """What this server takes of its user's ``cap``; ``None`` when it is not running and its end is complete."""
+        if self._end_failed and self._gone():
+            self._forget()
+            self.orm_spawner.state = self.get_state()
+        if self.unreadable:
+            return cap
+        return self.granted.size if self.granted is not None else None
+
+    def _gone(self) -> bool:
+        """Whether nothing of the server is left after an end that took longer than we waited."""
+        pods = self.pod_reflector.pods if self.pod_reflector is not None else {}
+        return f"{self.namespace}/{self.pod_name}" not in pods
+
+    def _forget(self) -> None:
+        self.granted = None
+        self.unreadable = self._end_failed = False
+
+    async def stop(self, now: bool = False) -> None:
+        try:
+            await super().stop(now)
+        except BaseException:
+            self._end_failed = True
+            raise
+        self._end_failed = False
+
+    async def delete_forever(self) -> None:
+        """Refused while something of the server is left: without its record nothing would count it."""
+        if self._end_failed and not self._gone():
+            raise HTTPError(400, "the server has not ended yet")
+        await super().delete_forever()
+
     def get_state(self) -> dict[str, Any]:
         state: dict[str, Any] = super().get_state()
         if self.granted is not None:
-            state["granted"] = self.granted.to_json()
+            state[GRANTED] = self.granted.to_json()
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)
-        if "granted" in state:
-            try:
-                self.granted = Decision.from_json(state["granted"])
-            except QuantityError as error:
-                self.log.warning("%s: the stored decision cannot be read (%s)", self._log_name, error)
+        running = self.orm_spawner.server is not None
+        stored = state.get(GRANTED)
+        self._end_failed = stored is not None and not running
+        try:
+            self.granted = _stored_decision(stored)
+        except QuantityError as error:
+            self.granted = None
+            if running or stored is not None:
+                self.unreadable = True
+                self.log.warning("%s: what it was granted is not known (it %s)", self._log_name, error)
 
     def clear_state(self) -> None:
         super().clear_state()
-        self.granted = None
+        if not self._end_failed:
+            self._forget()
 
     async def rename(self, old_name: str, new_name: str) -> None:  # noqa: ARG002  JupyterHub's signature
         """Always refused: the server's directory on Persist carries its name."""
         raise HTTPError(400, "a server keeps its name, because its backup is kept under it")
+
+
+def _stored_decision(stored: object) -> Decision:
+    """The decision in a server's state. Raises ``QuantityError`` for anything else, and for nothing."""
+    decision = Decision.from_json(stored)
+    if not isinstance(stored, dict) or stored != decision.to_json():
+        raise QuantityError("is not complete")
+    return decision
+
+
+def checked_pod(spawner: SidecarSpawner, pod: Any) -> Any:
+    """``pod``, which has no more than was granted: the last of the hooks that see it. Raises ``RefusedRequest``."""
+    spawner.check_pod(pod)
+    return pod

@@ -5,10 +5,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from jupyterhub import orm  # type: ignore[import-untyped]  # jupyterhub has no type information
 from tornado.web import HTTPError
+from traitlets.config import Config
 
 from hub.admission import Pending, RefusedRequest, judge
 from hub.policy_file import SHIPPED, load_policy
@@ -37,10 +39,30 @@ class User:
 
     name: str
     groups: list[Group]
-    spawners: dict[str, Any] = field(default_factory=dict)
+    records: dict[str, orm.Spawner] = field(default_factory=dict)
+    made_again: Callable[[str], Any] | None = None
     id: int = 1
     url: str = "/user/ada"
     escaped_name: str = "ada"
+
+    def __post_init__(self) -> None:
+        self.spawners = _Spawners(self)
+
+    @property
+    def orm_spawners(self) -> dict[str, orm.Spawner]:
+        return dict(self.records)
+
+
+class _Spawners(dict[str, Any]):
+    """JupyterHub's: what is not in memory is made from its record."""
+
+    def __init__(self, user: User) -> None:
+        super().__init__()
+        self._user = user
+
+    def __missing__(self, name: str) -> Any:
+        assert self._user.made_again is not None
+        return self._user.made_again(name)
 
 
 @pytest.fixture(autouse=True)
@@ -51,9 +73,19 @@ def _kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kubernetes_asyncio.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
 
 
-def spawner(user: User, name: str = "", **options: Any) -> SidecarSpawner:
-    record = SimpleNamespace(name=name, server=None)
-    made = SidecarSpawner(_mock=True, user=user, orm_spawner=record, policy_file=SHIPPED, user_options=options)
+def spawner(
+    user: User,
+    name: str = "",
+    kind: type[SidecarSpawner] = SidecarSpawner,
+    config: Config | None = None,
+    **options: Any,
+) -> SidecarSpawner:
+    """As the hub makes it from a server's record."""
+    record = user.records.setdefault(name, orm.Spawner(name=name))
+    made = kind(
+        _mock=True, user=user, orm_spawner=record, policy_file=SHIPPED, user_options=options, config=config or Config()
+    )
+    made.load_state(record.state or {})
     user.spawners[name] = made
     return made
 
@@ -114,15 +146,23 @@ def test_two_starts_at_once_never_exceed_the_caps_together() -> None:
     run(body)
 
 
-def test_starts_that_have_not_reached_the_spawner_count_too() -> None:
+def test_starts_that_have_not_reached_the_spawner_count_until_they_are_over() -> None:
     user, other, policy, pending = hpc(), User("bob", [Group("cpsHPCAccess")]), load_policy(), Pending()
-    first = judge(user, "one", {"profile": "a100-2"}, policy, pending=pending)
+
+    def answer(user: User, server: str, profile: str) -> Granted | Refused:
+        return judge(user, server, {"profile": profile}, policy, pending=pending)
+
+    first = answer(user, "one", "a100-2")
     assert isinstance(first, Granted)
-    with pending.start(user, "one", first.decision.size):
-        assert isinstance(judge(user, "two", {"profile": "a100-1"}, policy, pending=pending), Refused)
-        assert isinstance(judge(user, "one", {"profile": "a100-1"}, policy, pending=pending), Granted)
-        assert isinstance(judge(other, "two", {"profile": "a100-2"}, policy, pending=pending), Granted)
-    assert isinstance(judge(user, "two", {"profile": "a100-1"}, policy, pending=pending), Granted)
+    over = pending.start(user, "one", first.decision.size)
+    assert isinstance(answer(user, "two", "a100-1"), Refused)
+    assert isinstance(answer(user, "one", "a100-1"), Granted)
+    assert isinstance(answer(other, "two", "a100-2"), Granted)
+    over_again = pending.start(user, "one", Size(gpus=1))
+    over_again()
+    assert isinstance(answer(user, "two", "a100-1"), Refused), "the same server asked for again releases nothing"
+    over()
+    assert isinstance(answer(user, "two", "a100-1"), Granted)
 
 
 def test_caps_count_what_was_granted_until_the_server_has_stopped_and_not_what_was_asked() -> None:
@@ -146,13 +186,177 @@ def test_what_was_granted_survives_a_restart_of_the_hub() -> None:
         one = spawner(hpc(), profile="a100-1")
         await one.load_user_options()
         after = spawner(hpc())
-        after.load_state(one.get_state())
+        after.load_state(one.orm_spawner.state)
         assert after.granted == Decision(
             profile="a100-1",
             image="quay.io/jupyter/pytorch-notebook:cuda12-2025-11-06",
             size=Size(millicpu=8000, memory_bytes=32 * 1024**3, gpus=1),
         )
-        after.load_state({"granted": {"cpus": "many"}})
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"granted": None},
+        {"granted": {}},
+        {"granted": [1]},
+        {"granted": {"cpus": "many"}},
+        {"granted": {"profile": "x", "image": "y", "gpus": 0}},
+    ],
+)
+def test_a_running_server_whose_decision_cannot_be_read_counts_as_everything(state: dict[str, Any]) -> None:
+    async def body() -> None:
+        user = hpc()
+        one = spawner(user, "one")
+        one.orm_spawner.server = orm.Server()
+        one.load_state(state)
+        with pytest.raises(RefusedRequest, match=r"18 cores.*what 'one' was granted is not known.*stop it first"):
+            await spawner(user, "two", profile="cpu-basic").load_user_options()
+        with pytest.raises(RefusedRequest, match="no option"):
+            await spawner(user, "two", profile="cpu-basic", x="1").load_user_options()
+        one.clear_state()
+        await spawner(user, "two", profile="cpu-basic").load_user_options()
+
+    run(body)
+
+
+def test_a_server_that_does_not_run_holds_nothing_whatever_is_stored() -> None:
+    async def body() -> None:
+        user = hpc()
+        spawner(user, "one").load_state({"pod_name": "x", "granted": {"cpus": "many"}})
+        spawner(user, "two").load_state({"pod_name": "x"})
+        await spawner(user, "three", profile="a100-2").load_user_options()
+
+    run(body)
+
+
+class Cluster(SidecarSpawner):
+    """Pods that a test makes and that only it removes."""
+
+    pods: ClassVar[dict[str, object]] = {}
+    created: ClassVar[list[Any]] = []
+
+    @property
+    def pod_reflector(self) -> Any:
+        return SimpleNamespace(pods=self.pods)
+
+    async def _start_watching_pods(self, replace: bool = False) -> None:
+        """Nothing to watch."""
+
+    async def _make_delete_pod_request(self, *_: object) -> bool:
+        return True
+
+    async def _make_create_pod_request(self, pod: Any, *_: object) -> bool:
+        self.created.append(pod)
+        raise TimeoutError
+
+
+@pytest.fixture
+def cluster() -> type[Cluster]:
+    Cluster.pods.clear()
+    Cluster.created.clear()
+    return Cluster
+
+
+def test_a_server_whose_end_took_too_long_counts_until_its_pod_is_gone(cluster: type[Cluster]) -> None:
+    async def body() -> None:
+        user = hpc()
+        one = spawner(user, "one", cluster, profile="a100-2")
+        one.start_timeout = 1
+        await one.load_user_options()
+        cluster.pods[f"{one.namespace}/{one.pod_name}"] = {}
+        with pytest.raises(TimeoutError):
+            await one.stop()
+        # As JupyterHub goes on after a failed stop.
+        one.clear_state()
+        one.orm_spawner.state = one.get_state()
+        del user.spawners["one"]
+        user.made_again = lambda name: spawner(user, name, cluster)
+
+        with pytest.raises(RefusedRequest, match="3 GPUs, and 2 are allowed"):
+            await spawner(user, "two", profile="a100-1").load_user_options()
+        with pytest.raises(HTTPError, match="has not ended yet"):
+            await user.spawners["one"].delete_forever()
+        cluster.pods.clear()
+        await spawner(user, "two", profile="a100-1").load_user_options()
+        assert "granted" not in user.records["one"].state
+
+    run(body)
+
+
+def beside(pod: Any) -> Any:
+    """A hook of an administrator, who has a proxy beside every notebook."""
+    pod.spec.containers.append({"name": "proxy", "image": "x", "resources": {"limits": {"cpu": "64"}}})
+    return pod
+
+
+def twice_the_gpus(pod: Any) -> Any:
+    pod.spec.containers[0].resources.limits["nvidia.com/gpu"] = "2"
+    return pod
+
+
+def second_with_gpu(pod: Any) -> Any:
+    pod.spec.containers.append({"name": "second", "resources": {"limits": {"nvidia.com/gpu": 1}}})
+    return pod
+
+
+async def no_limits(pod: Any) -> Any:
+    pod.spec.containers[0].resources.limits.clear()
+    return pod
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, None),
+        ({"modify_pod_hook": lambda _, pod: beside(pod)}, None),
+        ({"init_containers": [{"name": "prepare", "image": "x", "resources": {"limits": {"memory": "1Ti"}}}]}, None),
+        ({"cpu_limit": 64, "extra_resource_limits": {"nvidia.com/gpu": "8"}}, None),
+        ({"profile_list": [{"slug": "a100-1", "display_name": "x", "kubespawner_override": {"cpu_limit": 64}}]}, None),
+        ({"modify_pod_hook": lambda _, pod: twice_the_gpus(pod)}, "2 GPUs where 1 were granted"),
+        ({"modify_pod_hook": lambda _, pod: second_with_gpu(pod)}, "2 GPUs where 1 were granted"),
+        ({"modify_pod_hook": lambda _, pod: no_limits(pod)}, "no limit on cpu; no limit on memory"),
+        ({"extra_container_config": {"resources": {"limits": {"cpu": 64}}}}, "64 cores where 8 were granted"),
+        ({"extra_pod_config": {"containers": []}}, "no limit on cpu"),
+    ],
+)
+def test_the_finished_pod_is_no_larger_than_what_was_granted(
+    cluster: type[Cluster], settings: dict[str, Any], said: str | None
+) -> None:
+    async def body() -> None:
+        config = Config({"KubeSpawner": {"storage_pvc_ensure": False, "events_enabled": False, **settings}})
+        one = spawner(hpc(), "one", cluster, config=config, profile="a100-1")
+        one.k8s_api_request_retry_timeout = 1
+        if said is None:
+            with pytest.raises(TimeoutError):
+                await one.start()
+            assert len(cluster.created) == 1, "tried, and there is no cluster"
+        else:
+            with pytest.raises(RefusedRequest, match=said) as caught:
+                await one.start()
+            assert caught.value.status_code == 403
+            assert caught.value.jupyterhub_message.isprintable()
+            assert cluster.created == []
+
+    run(body)
+
+
+def test_a_pod_of_which_the_user_lost_the_right_meanwhile_is_not_made(cluster: type[Cluster]) -> None:
+    async def body() -> None:
+        user = hpc()
+
+        def hook(_: object, pod: Any) -> Any:
+            user.groups.clear()
+            return pod
+
+        settings = {"storage_pvc_ensure": False, "events_enabled": False, "modify_pod_hook": hook}
+        config = Config({"KubeSpawner": settings})
+        with pytest.raises(RefusedRequest, match="not among those offered"):
+            await spawner(user, "one", cluster, config=config, profile="a100-1").start()
+        assert cluster.created == []
 
     run(body)
 
