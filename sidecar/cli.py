@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
@@ -18,12 +18,12 @@ from sidecar.archive import Archive, Past, home_path
 from sidecar.backup.persist import persist_errors
 from sidecar.clock import Clock, iso, parse_time
 from sidecar.config import Settings, from_environ
-from sidecar.entry import legible
+from sidecar.entry import legible, visible
 from sidecar.errors import SidecarError, UsageError, WriterActive
 from sidecar.fsops import FileSystem, Tree
 from sidecar.line import Supervised
 from sidecar.restore import Kept, Restored, Restorer, Result, Wanted, in_order
-from sidecar.server import ask_patiently
+from sidecar.server import ask, ask_patiently
 from sidecar.status import path_fields, silent, size_text, stopped, summary
 
 _STATUS_S, _LEAST_WAIT_S = 1.6, 0.4
@@ -38,6 +38,13 @@ Exit codes:
   3  some files could not be saved, or restored
   4  Persist cannot be used
   5  the deadline passed with files unsaved
+"""
+
+_READY_EXIT_CODES = """\b
+Exit codes:
+  0  the notebook can start
+  1  not yet
+  2  usage or configuration
 """
 
 P = ParamSpec("P")
@@ -86,6 +93,38 @@ def cli() -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s sidecar %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S"
     )
+
+
+@cli.command(epilog=_READY_EXIT_CODES)
+@click.option(
+    "--wait", metavar="SECONDS", type=float, default=10.0, show_default=True, help="For the answer to change."
+)
+@click.option(
+    "--within",
+    metavar="SECONDS",
+    type=float,
+    default=120.0,
+    show_default=True,
+    help="From the container's start: then it is ready in any case.",
+)
+@_with_settings
+def ready(settings: Settings, wait: float, within: float) -> int:
+    """Say whether the notebook can start: its work is back, or has taken long enough. For the start-up probe of a pod.
+
+    What is still going on is printed in one line.
+    """
+    from sidecar.readiness import container_age_s, wait_until_ready
+
+    def status() -> Mapping[str, Any] | None:
+        try:
+            return ask(settings.socket_path, {"op": "status"}, _LEAST_WAIT_S)
+        except TimeoutError:
+            return None
+
+    not_yet = wait_until_ready(status, wait_s=wait, within_s=within, age_s=container_age_s)
+    if not_yet:
+        click.echo(visible(not_yet))
+    return errors.EXIT_DEFECT if not_yet else errors.EXIT_SAFE
 
 
 def _patience_s() -> float:
