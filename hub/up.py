@@ -18,6 +18,7 @@ from collections.abc import Callable
 import yaml
 
 from hub.launch import LOGIN, Launch, hub_directory, hub_mark, tools_directory
+from hub.no_cluster import NO_CLUSTER
 from hub.oidc import Oidc, SettingsError, kept_crypt_key
 from hub.policy_file import PolicyError, load_policy
 from hub.processes import MARK, end_all, marked
@@ -33,16 +34,6 @@ _GPU_CHECK = os.path.join(_CHECKOUT, "build", "gpu-check.pyz")
 _LONGEST_DATA = 1024
 _RELEASE_S = 5.0
 """A killed process has lost its memory, and so its mark, a moment before the kernel closes its sockets."""
-
-# Nothing is ever asked of it: KubeSpawner only wants a configuration to read.
-_KUBECONFIG = {
-    "apiVersion": "v1",
-    "kind": "Config",
-    "clusters": [{"name": "none", "cluster": {"server": "https://127.0.0.1:9"}}],
-    "contexts": [{"name": "none", "context": {"cluster": "none", "user": "none"}}],
-    "users": [{"name": "none", "user": {}}],
-    "current-context": "none",
-}
 
 
 class CannotStart(Exception):
@@ -197,7 +188,7 @@ def _inner_ports(data: str, port: int) -> tuple[int, int]:
 
 def _write_files(data: str) -> None:
     with open(os.path.join(hub_directory(data), "kubeconfig"), "w", encoding="utf-8") as file:
-        yaml.safe_dump(_KUBECONFIG, file)
+        yaml.safe_dump(NO_CLUSTER, file)
     os.makedirs(tools_directory(data), mode=0o755, exist_ok=True)
     link = os.path.join(tools_directory(data), "gpu-check")
     with contextlib.suppress(FileNotFoundError):
