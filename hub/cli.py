@@ -6,7 +6,7 @@ import io
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -17,7 +17,7 @@ from hub.policy import Policy, json_schema
 from hub.policy_file import SHIPPED, Checked, PolicyError, Problem, check_file, load_policy
 from hub.profiles import offered_profiles
 from hub.quantity import QuantityError, Size
-from hub.resolve import Refused, resolve
+from hub.resolve import Decision, Refused, resolve
 from hub.text import table, visible
 
 EXIT_USAGE = 2
@@ -47,7 +47,7 @@ def main() -> None:
       0  done
       1  the hub could not be started
       2  usage, a broken policy file, or text that is not JSON
-      3  refused (decide)
+      3  refused (decide, manifest)
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show an emoji is no error
@@ -177,13 +177,20 @@ def profiles(groups: tuple[str, ...], as_json: bool, policy_file: str) -> None:
         click.echo(line)
 
 
-@main.command()
-@click.option("--user", required=True, metavar="U")
-@_group_option
-@click.option("--options", "options_text", default="{}", metavar="JSON", help="The options body.  [default: {}]")
-@click.option(
+_user_option = click.option("--user", required=True, metavar="U")
+_options_option = click.option(
+    "--options", "options_text", default="{}", metavar="JSON", help="The options body.  [default: {}]"
+)
+_running_option = click.option(
     "--running", "running_text", default="{}", metavar="JSON", help='The user\'s servers: {"name": {"cpus": 8, …}}.'
 )
+
+
+@main.command()
+@_user_option
+@_group_option
+@_options_option
+@_running_option
 @click.option("--json", is_flag=True, expose_value=False, help="No difference: the answer is JSON.")
 @_policy_option
 def decide(user: str, groups: tuple[str, ...], options_text: str, running_text: str, policy_file: str) -> None:
@@ -197,14 +204,65 @@ def decide(user: str, groups: tuple[str, ...], options_text: str, running_text: 
       3  refused: {"reason"}
       2  usage, a broken policy file, or text that is not JSON
     """
+    decision = _decision(_Request(user, groups, options_text, running_text), policy_file)
+    _print_json(decision.to_json(), indent=None)
+
+
+@main.command()
+@_user_option
+@_group_option
+@_options_option
+@_running_option
+@click.option("--server", default="", metavar="NAME", help="The server; without it, the unnamed one.")
+@click.option("--image", default="", metavar="REF", help="The sidecar's image, where it is not the default.")
+@click.option("--no-native", is_flag=True, help="For a cluster before Kubernetes 1.29.")
+@_policy_option
+def manifest(
+    *,
+    user: str,
+    groups: tuple[str, ...],
+    options_text: str,
+    running_text: str,
+    server: str,
+    image: str,
+    no_native: bool,
+    policy_file: str,
+) -> None:
+    """Print the pod that a decision leads to, as YAML, without a cluster.
+
+    It is made by the spawner itself. What only a running hub knows is not in it: tokens, addresses, and what its own
+    configuration adds.
+
+    \b
+    Exit codes:
+      0  printed
+      3  refused: {"reason"}
+      2  usage, a broken policy file, or text that is not JSON
+    """
+    from hub.manifest import Wanted, pod_manifest, to_yaml  # loads all of KubeSpawner, which takes more than a second
+
+    decision = _decision(_Request(user, groups, options_text, running_text), policy_file)
+    wanted = Wanted(user=user, server=server, groups=groups, policy_file=policy_file, native=not no_native, image=image)
+    click.echo(to_yaml(pod_manifest(decision, wanted)), nl=False)
+
+
+class _Request(NamedTuple):
+    user: str
+    groups: tuple[str, ...]
+    options_text: str
+    running_text: str
+
+
+def _decision(request: _Request, policy_file: str) -> Decision:
+    """What is granted; where nothing is, the reason is printed and the process exits 3."""
     loaded = _load(policy_file)
-    options = _parse("--options", options_text)
-    running = _running(_parse("--running", running_text))
-    answer = resolve(user, groups, options=options, running=running, policy=loaded)
+    options = _parse("--options", request.options_text)
+    running = _running(_parse("--running", request.running_text))
+    answer = resolve(request.user, request.groups, options=options, running=running, policy=loaded)
     if isinstance(answer, Refused):
         _print_json({"reason": answer.reason}, indent=None)
         sys.exit(EXIT_REFUSED)
-    _print_json(answer.decision.to_json(), indent=None)
+    return answer.decision
 
 
 def _load(path: str) -> Policy:
