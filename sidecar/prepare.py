@@ -198,7 +198,9 @@ Exit codes:
   0  always; what happened is in the message
 """,
 )
-@click.option("--claim", metavar="DIR", envvar="PREPARE_CLAIM", required=True, help="The whole claim. [PREPARE_CLAIM]")
+@click.option(
+    "--persist", metavar="DIR", envvar="PREPARE_PERSIST", required=True, help="The whole claim. [PREPARE_PERSIST]"
+)
 @click.option(
     "--user", metavar="NAME", envvar="PREPARE_USER", required=True, help="The user's directory. [PREPARE_USER]"
 )
@@ -211,11 +213,11 @@ Exit codes:
     help="Where the tools are. [PREPARE_TOOLS_FROM]",
 )
 @click.option("--no-require-mount", is_flag=True, help="Allow a claim that is no mount of its own.")
-def storage_prepare(claim: str, user: str, tools: str | None, tools_from: str, no_require_mount: bool) -> bytes:
+def storage_prepare(persist: str, user: str, tools: str | None, tools_from: str, no_require_mount: bool) -> bytes:
     """Make the user's directory on the claim mounted at DIR, and put the tools where the notebook finds them."""
     fs = FileSystem()
     names, tools_detail = put_tools(fs, tools_from, tools) if tools else ([], "")
-    done = prepared(fs, os.path.abspath(claim), user, require_mount=not no_require_mount)
+    done = prepared(fs, os.path.abspath(persist), user, require_mount=not no_require_mount)
     return report(done, user, names, tools_detail)
 
 

@@ -44,7 +44,7 @@ def _run(claim: Path, user: str, **settings: str) -> tuple[dict[str, Any], bytes
         [sys.executable, "-m", "sidecar.prepare", "--no-require-mount"],
         env={
             "PYTHONPATH": str(CHECKOUT),
-            "PREPARE_CLAIM": str(claim),
+            "PREPARE_PERSIST": str(claim),
             "PREPARE_USER": user,
             "SIDECAR_TERMINATION_LOG": str(log),
             **settings,
@@ -318,8 +318,8 @@ def test_the_process_leaves_its_report_in_place_and_exits_0(claim: Path) -> None
     [
         ("..", {}),
         ("", {}),
-        ("\U0001f600" * 60, {"PREPARE_CLAIM": "/nowhere/" + "\U0001f600" * 3000}),
-        ("\u202e\x1b[31m", {"PREPARE_CLAIM": "/etc/passwd", "PREPARE_TOOLS": "/nowhere\n" * 500}),
+        ("\U0001f600" * 60, {"PREPARE_PERSIST": "/nowhere/" + "\U0001f600" * 3000}),
+        ("\u202e\x1b[31m", {"PREPARE_PERSIST": "/etc/passwd", "PREPARE_TOOLS": "/nowhere\n" * 500}),
     ],
     ids=["dots", "nothing", "long", "hostile"],
 )
@@ -354,7 +354,7 @@ def test_a_pod_that_is_deleted_meanwhile_has_its_container_end_at_once_with_0(cl
         [sys.executable, "-c", WAITING],
         env={
             "PYTHONPATH": str(CHECKOUT),
-            "PREPARE_CLAIM": str(claim),
+            "PREPARE_PERSIST": str(claim),
             "PREPARE_USER": "alice",
             "PREPARE_TOOLS": str(claim.parent),
             "PREPARE_TOOLS_FROM": str(waits),
