@@ -34,6 +34,7 @@ from sidecar.watchman import Watchman
 log = logging.getLogger(__name__)
 
 _CATCH_UP_S = 2.0
+_LAST_EVENTS_S = 1.0
 _LONGEST_WAIT_S = 30.0
 _TELL_EVERY_S = 0.5
 """So often the status is told anew while something takes long."""
@@ -41,6 +42,8 @@ _COUNT_EVERY_S = 60.0
 """A home that nobody watches is counted so often: it costs a look at every directory."""
 _QUIET_S, _QUIET_LOOK_S, _DRAIN_SHARE = 3.0, 0.05, 0.3
 """A home in which nothing changes for so long has nobody in it any more; this share of the grace is for the drain."""
+_TRUST_S = 0.5
+"""Whoever wrote in the home so short before the end may not have ended yet."""
 _LOCK_WAIT_S = 3.0
 """For an engine whose supervisor was killed to be gone too."""
 
@@ -316,11 +319,36 @@ class _Life:
         self._show("draining", "saving what changed last")
         if not self._settings.native:
             self._let_home_go_quiet(engine)
-        left_s = self._deadline_s() - self._clock.monotonic()
-        log.info("the end: %.1f s to save what changed last", left_s)
-        code = engine.drain(self._until(self._out_of_time), left_s)
+        engine.finder.catch_up(_LAST_EVENTS_S)  # what was written before is no sign that somebody still writes
+        began_s = self._clock.monotonic()
+        code = self._drain(engine)
+        if self._goes_on(engine, began_s) and not self._out_of_time():
+            # With a grace of one second a kubelet tells us before the notebook has ended; and a process can outlive it.
+            log.warning("somebody still writes in the home")
+            self._let_home_go_quiet(engine)
+            began_s = self._clock.monotonic() - _TRUST_S
+            code = self._drain(engine)
+        if code == errors.EXIT_SAFE and engine.finder.written_s > began_s:
+            log.error("NOT SAVED: what is written in the home from now on")
+            code = errors.EXIT_UNSAVED
         self._show("stopped")
         return code
+
+    def _drain(self, engine: Engine) -> int:
+        left_s = self._deadline_s() - self._clock.monotonic()
+        log.info("the end: %.1f s to save what changed last", left_s)
+        return engine.drain(self._until(self._out_of_time), left_s)
+
+    def _goes_on(self, engine: Engine, began_s: float) -> bool:
+        """Whether somebody has written in the home since then; known when the last of it is a while ago."""
+        engine.finder.take_changes()
+        latest_s = self._deadline_s() - _DRAIN_SHARE * self._settings.grace_s
+        while began_s >= engine.finder.written_s > self._clock.monotonic() - _TRUST_S and not self._signals.cut_short:
+            if self._clock.monotonic() >= latest_s:
+                break
+            self._clock.sleep(_QUIET_LOOK_S)
+            engine.finder.take_changes()
+        return engine.finder.written_s > began_s
 
     def _let_home_go_quiet(self, engine: Engine) -> None:
         """Nothing has changed for a while, or the time that is left is needed for the drain.

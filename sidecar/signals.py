@@ -11,6 +11,8 @@ MARGIN_S = 1.0
 """The process is gone this long before the grace ends: the kubelet's own clock started a little earlier."""
 
 
+_FLOOR_S = 1.0
+"""A notebook that ignores its SIGTERM uses up the grace; but a kubelet gives every container two seconds (FACTS 1)."""
 _CUT_S = 1.0
 """What is under way when the drain is cut short has so long to be written down."""
 
@@ -62,14 +64,16 @@ class Signals:
     def deadline_s(self, grace_s: float) -> float:
         """When the process must be gone, with ``grace_s`` from the first word of the end; infinite before any.
 
-        A notice older than the grace was void: no end followed in time.
+        A notice older than the grace was void: no end followed in time. After the end there is at least the second that
+        every container has.
         """
         if self.ended_at is None:
             return float("inf")
         start_s = self.ended_at
         if self.noticed_at is not None and self.ended_at - grace_s < self.noticed_at < self.ended_at:
             start_s = self.noticed_at
-        deadline_s = start_s + max(grace_s - MARGIN_S, grace_s / 2)
+        own_s = max(grace_s - MARGIN_S, grace_s / 2)
+        deadline_s = max(start_s + own_s, self.ended_at + min(own_s, _FLOOR_S))
         return deadline_s if self.cut_at is None else min(deadline_s, self.cut_at + _CUT_S)
 
     def _on_end(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  the handler's signature

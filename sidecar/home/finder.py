@@ -77,6 +77,8 @@ class Finder:
         self._arrivals = Arrivals(index, scanner)
         self._mapped = Mapped()
         self.skips = Skips()
+        self.written_s = float("-inf")
+        """When an event last told of a change that no look of ours can have caused, on the monotonic clock."""
         self.scanned = False
         """Whether events are all that is left to know: the whole home was read, and no event was lost since."""
         self.scan_interval_s = settings.scan_interval_s
@@ -116,6 +118,9 @@ class Finder:
             if path in arrived:
                 continue  # read when it has been moved in the mirror
             self.settle.touch(path, now_s)
+            # To read a database can write to it.
+            if path not in self.databases and self.databases.companion(path) is None:
+                self.written_s = now_s
             if what & What.APPEARED:
                 self._read_tree(path)
             elif name_of(path) in _MARKERS:
