@@ -73,6 +73,13 @@ class Pod:
         self._podman("run", "--rm", *RESTRICTED, *mounts, *self._log("prepare"), "--entrypoint=", SIDECAR, *command)
         return self._message("prepare")
 
+    def check_gpus(self, expected: int) -> dict[str, Any]:
+        """The init container of a GPU profile has ended with 0; its termination message."""
+        environ = [f"--env=GPU_CHECK_EXPECT={expected}", "--env=GPU_CHECK_REPORT=/run/jupyterhub-sidecar/gpu.json"]
+        mounts = [f"--volume={self.run}:/run/jupyterhub-sidecar", *self._log("preflight")]
+        self._podman("run", "--rm", *RESTRICTED, *environ, *mounts, "--entrypoint=", SIDECAR, "gpu-preflight")
+        return self._message("preflight")
+
     def _start_sidecar(self) -> str:
         name = f"{self.name}-sidecar"
         # In the order of the manifest: the home, the guards over what is mounted in it, then the rest.

@@ -163,6 +163,14 @@ def test_a_tool_is_on_the_path_of_an_image_that_knows_nothing_of_us(pod: Pod) ->
     assert "Read-only" in pod.in_notebook("echo x > /usr/local/bin/gpu-check")
 
 
+def test_the_check_of_the_gpus_ends_with_0_and_its_verdict_is_in_the_message(podman: Podman, volumes: Volumes) -> None:
+    pod = Pod(podman, volumes)
+    assert pod.check_gpus(0)["verdict"] == "pass"
+    assert pod.check_gpus(1)["verdict"] == "fail"
+    assert (pod.run / "gpu.json").exists()
+    pod.stop()
+
+
 def test_the_image_is_small_and_its_command_line_is_there_at_once(
     podman: Podman, record_property: Callable[[str, object], None]
 ) -> None:
