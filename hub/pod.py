@@ -28,7 +28,7 @@ from sidecar.config import VARIABLES, Settings, to_environ
 Part = dict[str, Any]
 
 STORAGE, PREPARE, PREFLIGHT, NOTEBOOK = "storage", "storage-prepare", "gpu-preflight", "notebook"
-TOOLS = ("gpu-check", "persist")
+TOOLS = ("gpu-check",)
 """What the notebook finds in /usr/local/bin; storage-prepare writes them."""
 
 PREPARED_PERSIST, PREPARED_TOOLS = "/claims/persist", "/tools"

@@ -44,6 +44,8 @@ _QUIET_S, _QUIET_LOOK_S, _DRAIN_SHARE = 3.0, 0.05, 0.3
 """A home in which nothing changes for so long has nobody in it any more; this share of the grace is for the drain."""
 _TRUST_S = 0.5
 """Whoever wrote in the home so short before the end may not have ended yet."""
+_OUTLIVED_S = 5.0
+"""A container that is told to end together with its sidecar has ended by then; what writes on is no notebook."""
 _LOCK_WAIT_S = 3.0
 """For an engine whose supervisor was killed to be gone too."""
 
@@ -325,7 +327,7 @@ class _Life:
         if self._goes_on(engine, began_s) and not self._out_of_time():
             # With a grace of one second a kubelet tells us before the notebook has ended; and a process can outlive it.
             log.warning("somebody still writes in the home")
-            self._let_home_go_quiet(engine)
+            self._let_home_go_quiet(engine, most_s=_OUTLIVED_S)
             began_s = self._clock.monotonic() - _TRUST_S
             code = self._drain(engine)
         if code == errors.EXIT_SAFE and engine.finder.written_s > began_s:
@@ -350,13 +352,13 @@ class _Life:
             engine.finder.take_changes()
         return engine.finder.written_s > began_s
 
-    def _let_home_go_quiet(self, engine: Engine) -> None:
-        """Nothing has changed for a while, or the time that is left is needed for the drain.
+    def _let_home_go_quiet(self, engine: Engine, most_s: float = float("inf")) -> None:
+        """Nothing has changed for a while, or ``most_s`` are over, or the time that is left is needed for the drain.
 
         The notebook was told to end when we were, and a kernel writes what it has to while it does.
         """
-        until_s = self._deadline_s() - _DRAIN_SHARE * self._settings.grace_s
         quiet_s = self._clock.monotonic()
+        until_s = min(self._deadline_s() - _DRAIN_SHARE * self._settings.grace_s, quiet_s + most_s)
         while self._clock.monotonic() < min(until_s, quiet_s + _QUIET_S) and not self._signals.cut_short:
             engine.turn()
             if not engine.is_quiet:

@@ -224,6 +224,7 @@ ENDS = (
         "The notebook is killed for its memory",
         "it is started again in the same pod, with the same home; later the pod is stopped",
         out_of_memory,
+        slow=True,
     ),
     End(
         "start-up-probe",

@@ -102,7 +102,6 @@ def test_two_users_with_two_servers_each_share_nothing_but_what_their_groups_all
             "/home/jovyan/Shared/papers": ("shared", "papers", True),
             "/run/jupyterhub-sidecar": ("run", "", False),
             "/usr/local/bin/gpu-check": ("tools", "gpu-check", True),
-            "/usr/local/bin/persist": ("tools", "persist", True),
         }
         assert mounts(pod, "storage") == {
             "/watch/home": ("home", "", False),
