@@ -211,6 +211,7 @@ ENDS = (
         "The sidecar is killed while it saves what changed last",
         "it is not started again",
         killed_while_draining,
+        slow=True,
     ),
     End(
         "killed-working",
