@@ -134,6 +134,49 @@ def test_a_hostile_environment_changes_nothing(zipapp: Path, fakes: str, tmp_pat
     assert "computed a wrong result" in json.loads(ended.stdout)["summary"]
 
 
+def stubs(directory: Path, text: str, names: tuple[str, ...] = ("python3", "python")) -> Path:
+    """Programs in the place of Python."""
+    directory.mkdir()
+    for name in names:
+        (directory / name).write_text(f"#!/bin/sh\n{text}\n")
+        (directory / name).chmod(0o755)
+    return directory
+
+
+@pytest.mark.parametrize("stub", ["exit 0", "exit 1", "echo 3; exit 0"])
+def test_a_python_that_does_nothing_is_none(zipapp: Path, tmp_path: Path, stub: str) -> None:
+    place = stubs(tmp_path / "stubs", stub)
+    ended = without_python(zipapp, "--expect", "1", path=str(place))
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert "no Python 3.9 or later" in ended.stderr
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
+def test_a_python_that_hangs_is_passed_over(zipapp: Path, tmp_path: Path, shell: str) -> None:
+    found = shutil.which(shell)
+    if found is None:
+        pytest.skip(f"{shell} is not installed here")
+    place = stubs(tmp_path / "stubs", "exec sleep 60", ("python3",))
+    command = [found, "sh", str(zipapp)] if shell == "busybox" else [found, str(zipapp)]
+    environ = {"PATH": f"{place}:{os.path.dirname(sys.executable)}:/usr/bin:/bin"}
+    started = time.monotonic()
+    ended = subprocess.run([*command, "--version"], env=environ, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"gpu-check, version {VERSION}\n", "")
+    assert time.monotonic() - started < 6
+
+
+def test_pythons_that_all_hang_are_told_within_ten_seconds(zipapp: Path, tmp_path: Path) -> None:
+    """Also where what they have started holds the standard streams."""
+    names = ("python3", "python", "python3.13", "python3.12", "python3.11", "python3.10")
+    place = stubs(tmp_path / "stubs", "sleep 20", names)
+    started = time.monotonic()
+    ended = without_python(zipapp, "--json", path=f"{place}:/usr/bin:/bin")
+    assert time.monotonic() - started < 10
+    assert ended.returncode == 3, ended
+    assert ended.stderr == ""
+    assert "did not answer" in json.loads(ended.stdout)["summary"]
+
+
 def test_a_stranger_without_a_home_and_without_a_writable_place_can_run_it(zipapp: Path, fakes: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root to become another user")
@@ -165,7 +208,7 @@ def as_nobody(command: list[str], environ: dict[str, str]) -> subprocess.Complet
     )
 
 
-def without_python(zipapp: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def without_python(zipapp: Path, *options: str, path: str = "/nowhere") -> subprocess.CompletedProcess[str]:
     """The header alone, in front of a system in which no Python is found: with its places replaced by empty ones."""
     header = zipapp.read_bytes().split(b"PK\x03\x04", 1)[0].decode()
     script = header.replace("/opt/conda/bin /usr/local/bin /usr/bin /bin", "/nowhere").replace(
@@ -174,7 +217,7 @@ def without_python(zipapp: Path, *options: str) -> subprocess.CompletedProcess[s
     assert script.count("/nowhere") == 2
     return subprocess.run(
         ["/bin/sh", "-c", script, str(zipapp), *options],
-        env={"PATH": "/nowhere"},
+        env={"PATH": path},
         capture_output=True,
         text=True,
         check=False,
