@@ -52,10 +52,13 @@ def told(error: CallError) -> str:
 
 
 def silent(name: str, silence: Silence, *, gpu: str = "") -> Check:
-    """A driver that hangs or crashes is a failure; a check that was prevented is unknown."""
-    verdict = Verdict.FAIL if silence.reason in ("hung", "unkillable", "crashed") else Verdict.UNKNOWN
+    """A driver that hangs or crashes is a failure; a check that was prevented is unknown. So is a child that hung or
+    crashed before its first call: it had not reached the driver."""
+    fault, verdict = SILENCES[silence.reason], Verdict.UNKNOWN
+    if silence.reason in ("hung", "unkillable", "crashed"):
+        fault, verdict = (fault, Verdict.FAIL) if silence.call else (faults.PROBE_FAILED, Verdict.UNKNOWN)
     where = f" in {silence.call}" if silence.call else ""
-    return found(name, verdict, SILENCES[silence.reason], detail=f"{silence.detail}{where}", gpu=gpu)
+    return found(name, verdict, fault, detail=f"{silence.detail}{where}", gpu=gpu)
 
 
 def checks_of(target: Target, heard: Heard[GpuFacts], *, gpu: str, nvml: int | None) -> tuple[Check, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gpu_checks.facts import CallError, CudaDevice, GpuFacts, Heard, NvmlDevice, Silence, Target, Trial
+from gpu_checks.faults import PROBE_FAILED, PROBE_KILLED
 from gpu_checks.gpus import LOW_MEMORY_BYTES, checks_of, described, silent, spelled
 from gpu_checks.result import Check, Verdict
 
@@ -54,6 +55,12 @@ def test_a_hang_after_both_tests_is_one_at_the_release() -> None:
 @pytest.mark.parametrize(("call", "detail"), [("cuInit", "no answer in cuInit"), ("", "no answer")])
 def test_a_silence_says_in_which_call(call: str, detail: str) -> None:
     assert silent("memory", replace(HUNG, call=call)).detail == detail
+
+
+@pytest.mark.parametrize("reason", ["hung", "unkillable", "crashed", "killed", "garbled", "not started"])
+def test_a_child_that_had_not_called_the_driver_says_nothing_about_it(reason: str) -> None:
+    check = silent("memory", Silence(reason, "", "no answer"))
+    assert (check.verdict, check.cause) == (UNKNOWN, (PROBE_KILLED if reason == "killed" else PROBE_FAILED).cause)
 
 
 @pytest.mark.parametrize(
