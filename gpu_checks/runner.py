@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,12 +53,20 @@ def source_root() -> str:
 
 
 class Child:
-    """One probe, started. Its deadline is a time of the monotonic clock."""
+    """One probe, started. Its deadline is a time of the monotonic clock. ``run`` are the probes of the same run."""
 
     def __init__(
-        self, command: list[str], *, deadline: float, environ: Mapping[str, str], stderr: int = subprocess.DEVNULL
+        self,
+        command: list[str],
+        *,
+        deadline: float,
+        environ: Mapping[str, str],
+        stderr: int = subprocess.DEVNULL,
+        run: Sequence[Child] = (),
     ) -> None:
+        self._run = run
         self._deadline = deadline
+        self._killed_at: float | None = None
         self._limit_s = deadline - time.monotonic()
         self._buffer = b""
         self._facts: Any | None = None
@@ -91,6 +99,8 @@ class Child:
     def kill(self) -> None:
         """SIGKILL is sent to the child and to whatever it has started."""
         if self._process is not None and self._process.returncode is None:
+            if self._killed_at is None and not self._has_ended(self._process):
+                self._killed_at = time.monotonic()
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -102,13 +112,17 @@ class Child:
         if self._process is None or self._process.returncode is not None:
             return True
         end = time.monotonic() + timeout_s
-        while os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        while not self._has_ended(self._process):
             if time.monotonic() >= end:
                 return False
             time.sleep(REAP_POLL_S)
         self.kill()
         self._process.wait()
         return True
+
+    @staticmethod
+    def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
     def close(self) -> None:
         """The pipes are closed: a child that waits for its parent ends."""
@@ -164,18 +178,36 @@ class Child:
                 raise _Garbled(repr(message)[:80]) from None
 
     def _overdue(self) -> Silence:
+        """All that are overdue are killed before one is waited for: the kernel may hold several of them."""
+        now = time.monotonic()
+        for child in self._run:
+            if child._deadline <= now:
+                child.kill()
         self.kill()
-        reason = "hung" if self.gone(KILL_WAIT_S) else "unkillable"
-        return Silence(reason, self._call, f"no answer within {self._limit_s:.1f} s")
+        reason = "hung" if self.gone(self._patience_s()) else "unkillable"
+        return self._silence(reason)
 
     def _died(self, process: subprocess.Popen[bytes]) -> Silence:
         """The pipe's end without the end mark: the process is gone, or about to be."""
-        if not self.gone(max(KILL_WAIT_S, self._deadline - time.monotonic())):
+        killed = self._killed_at is not None
+        if not self.gone(self._patience_s()):
             return self._overdue()
         status = process.returncode
+        if status == -signal.SIGKILL and killed:
+            return self._silence("hung")
         if status in (-signal.SIGKILL, -signal.SIGTERM):
             return Silence("killed", self._call, _signal_name(status))
         return Silence("crashed", self._call, _signal_name(status) if status < 0 else f"exit status {status}")
+
+    def _silence(self, reason: str) -> Silence:
+        return Silence(reason, self._call, f"no answer within {self._limit_s:.1f} s")
+
+    def _patience_s(self) -> float:
+        """How long its end may be waited for."""
+        now = time.monotonic()
+        if self._killed_at is not None:
+            return self._killed_at + KILL_WAIT_S - now
+        return max(KILL_WAIT_S, self._deadline - now)
 
 
 class _Garbled(Exception):
@@ -216,6 +248,7 @@ class Children:
             deadline=min(deadline, self._end),
             environ={**self._environ, **(extra or {})},
             stderr=stderr,
+            run=self._started,
         )
         self._started.append(child)
         return child

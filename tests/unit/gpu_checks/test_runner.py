@@ -182,6 +182,28 @@ def test_a_child_that_even_sigkill_does_not_end_is_named_and_not_waited_for() ->
     assert took_s < 2.5
 
 
+def test_many_children_that_nothing_ends_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "waitid", lambda *_: None)  # as if the kernel held them all
+    started = time.monotonic()
+    with Children(end=started + 1.5, environ=os.environ, launch=lambda a: ["sh", "-c", a[0]]) as children:
+        scripts = ["exec sleep 60"] * 4 + ["exec >&-; exec sleep 60"] * 4
+        held = [children.start(script, deadline=started + 0.5) for script in scripts]
+        reasons = [silence.reason for child in held if (silence := child.answer().silence) is not None]
+    assert reasons == ["unkillable"] * 8
+    assert time.monotonic() - started < 2.5
+
+
+def test_a_child_that_is_ended_with_others_has_hung_and_keeps_what_it_said() -> None:
+    started = time.monotonic()
+    with Children(end=started + 5, environ=os.environ, launch=lambda a: ["sh", "-c", a[0]]) as children:
+        slow = children.start("sleep 60", deadline=started + 0.5)
+        others = [children.start(SCRIPTS[name], deadline=started + 0.5) for name in ("hangs", "crashes", "is killed")]
+        slow.answer()
+        answers = [other.answer() for other in others]
+    assert [answer.silence.reason for answer in answers if answer.silence] == ["hung", "crashed", "killed"]
+    assert answers[0].facts == {"n": 1}
+
+
 def test_a_message_in_pieces_is_one_message() -> None:
     answer, _ = ask_script('printf \'{"fac\'; sleep 0.1; printf \'ts": {"n": 2}}\\n{"end": ""}\\n\'')
     assert answer == Answer({"n": 2})
