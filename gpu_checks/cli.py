@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -15,6 +16,7 @@ import click
 from . import VERSION, last, quick, report
 from .expect import LARGEST, ExpectationUnreadable, expectation
 from .result import EXIT_OK, EXIT_UNKNOWN, EXIT_USAGE, Report, Verdict, exit_code, plain
+from .streams import complete, say
 
 REPORT_VARIABLE = "GPU_CHECK_REPORT"
 LONGEST_START_S = 3.0  # a start that took longer leaves the probes too little time to be fair to the GPU
@@ -92,7 +94,7 @@ def command(
     written = [_written(option, path, text) for option, (path, text) in texts.items() if path is not None]
     if not all(written) and done.verdict in (Verdict.PASS, Verdict.WARN):
         code = EXIT_USAGE
-    _print(report.as_json(done) if json_output else report.as_table(done))
+    say(report.as_json(done) if json_output else report.as_table(done))
     return code
 
 
@@ -126,15 +128,15 @@ def _last(place: str, expected: int | None, *, json_output: bool, strict: bool) 
     try:
         done = last.last_report(place)
     except last.NoReport as error:
-        click.echo(f"gpu-check: no last report: {plain(str(error))}", err=True)
+        say(f"gpu-check: no last report: {plain(str(error))}", err=True)
         return EXIT_UNKNOWN
     verdict = last.holds(done, expected)
     if json_output:
-        _print(report.as_json(done))
+        say(report.as_json(done))
     else:
-        _print(last.cleaned(f"{report.as_table(done)}\nThis was the report of {done.finished_at}."))
+        say(last.cleaned(f"{report.as_table(done)}\nThis was the report of {done.finished_at}."))
     if verdict is not done.verdict:
-        click.echo(f"gpu-check: it expected {done.expected} GPUs, not {expected}: check again", err=True)
+        say(f"gpu-check: it expected {done.expected} GPUs, not {expected}: check again", err=True)
     return exit_code(verdict, strict=strict)
 
 
@@ -168,7 +170,7 @@ def _store(place: str, done: Report) -> None:
         try:
             report.write(place, report.bounded_json(done))
         except (OSError, ValueError) as error:
-            click.echo(f"gpu-check: cannot write {REPORT_VARIABLE}: {error}", err=True)
+            say(f"gpu-check: cannot write {REPORT_VARIABLE}: {error}", err=True)
 
 
 def _written(option: str, path: str, text: Callable[[], str]) -> bool:
@@ -182,22 +184,14 @@ def _written(option: str, path: str, text: Callable[[], str]) -> bool:
             raise FileExistsError(errno.EEXIST, "not a regular file", path)
         report.write(os.path.join(os.path.realpath(directory), name), text(), mode=report.FOR_ALL_TO_READ)
     except (OSError, ValueError) as error:
-        click.echo(f"gpu-check: cannot write {option}: {error}", err=True)
+        say(f"gpu-check: cannot write {option}: {error}", err=True)
         return False
     return True
 
 
-def _print(text: str) -> None:
-    """The text is on standard output, or nobody wants it: the verdict's exit code holds in any case."""
-    try:
-        click.echo(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes once more at its end
-
-
 def main() -> None:
     """The process ends with one of the exit codes of DESIGN, whatever happens."""
+    complete()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by a careless parent, it would hide how our children end
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -205,11 +199,12 @@ def main() -> None:
     try:
         code = command.main(standalone_mode=False, prog_name="gpu-check")
     except click.ClickException as error:
-        error.show()
+        with contextlib.suppress(OSError):
+            error.show()
         code = EXIT_USAGE
     except (click.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED
     except Exception as error:  # noqa: BLE001  outermost: a defect of ours is "not checked", never a verdict
-        click.echo(f"gpu-check: not checked: {type(error).__name__}: {error}", err=True)
+        say(f"gpu-check: not checked: {type(error).__name__}: {error}", err=True)
         code = EXIT_UNKNOWN
     sys.exit(code)

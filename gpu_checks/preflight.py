@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import signal
-import sys
 from collections.abc import Mapping
 from types import FrameType
 from typing import NoReturn
@@ -20,6 +19,7 @@ from . import quick, report
 from .cli import REPORT_VARIABLE, process_start
 from .expect import expectation
 from .result import Verdict, plain
+from .streams import complete
 from .verdict import OPENINGS
 
 TERMINATION_VARIABLE = "GPU_CHECK_TERMINATION_LOG"
@@ -33,6 +33,7 @@ class Stopped(Exception):
 
 def main() -> NoReturn:
     """The report is left behind, and the process exits 0."""
+    complete()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, _stop)
     try:
@@ -40,9 +41,10 @@ def main() -> NoReturn:
     except BaseException as error:  # noqa: BLE001  outermost: whatever happened, nothing was checked
         full = message = unknown(f"{type(error).__name__}: {error}")
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    leave(full, message, os.environ)
-    sys.stdout.flush()
-    os._exit(0)
+    try:
+        leave(full, message, os.environ)
+    finally:
+        os._exit(0)
 
 
 def checked(environ: Mapping[str, str]) -> tuple[str, str]:

@@ -233,6 +233,16 @@ def test_a_reader_that_goes_away_changes_no_verdict(fakes: str) -> None:
     run.stderr.close()
 
 
+@pytest.mark.parametrize("output", [">&-", ">/dev/full", ">&- 2>&-", ">/dev/full 2>/dev/full"])
+@pytest.mark.parametrize(("faults", "code"), [({}, 0), ({"FAKE_WRONG": "-1"}, 2)])
+def test_an_output_that_cannot_be_written_changes_no_verdict(
+    fakes: str, output: str, faults: dict[str, str], code: int
+) -> None:
+    command = ["sh", "-c", f'exec "$@" {output}', "sh", *COMMAND, "--expect", "1"]
+    ended = subprocess.run(command, env=environment(fakes, faults), capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (code, "")
+
+
 # This machine, as it is
 
 

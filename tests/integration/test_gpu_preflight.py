@@ -99,6 +99,14 @@ def test_thirty_two_sick_gpus_fit_into_a_message(pod: Pod) -> None:
     assert len(json.loads(pod.report.read_text())["gpus"]) == 32
 
 
+@pytest.mark.parametrize("output", [">&-", ">/dev/full", ">&- 2>&-"])
+def test_an_output_that_cannot_be_written_changes_no_exit_code(pod: Pod, output: str) -> None:
+    command = ["sh", "-c", f'exec "$@" {output}', "sh", *COMMAND]
+    ended = subprocess.run(command, env=pod.environ({}), capture_output=True, text=True, timeout=20, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert pod.told()["verdict"] == "pass"
+
+
 @pytest.mark.parametrize("where", ["GPU_CHECK_TERMINATION_LOG", "GPU_CHECK_REPORT"])
 def test_a_place_that_cannot_be_written_does_not_keep_the_others_from_it(pod: Pod, where: str) -> None:
     ended = pod.run({where: str(pod.directory / "no" / "file")})
