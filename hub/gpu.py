@@ -45,10 +45,10 @@ def _unknown(why: str) -> GpuVerdict:
 
 
 async def check_gpus(
-    command: Sequence[str], *, environ: Mapping[str, str], longest_s: float = _LONGEST_S
+    command: Sequence[str], *, expected: int, environ: Mapping[str, str], longest_s: float = _LONGEST_S
 ) -> GpuVerdict:
-    """What ``gpu-preflight`` says in this environment. A program that is missing, hangs or prints garbage has not
-    checked anything: ``unknown``."""
+    """What ``gpu-preflight``, asked for so many GPUs, says in this environment. A program that is missing, hangs or
+    prints garbage has not checked anything: ``unknown``."""
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -61,34 +61,57 @@ async def check_gpus(
     except OSError as error:
         return _unknown(f"gpu-preflight cannot be run: {error.strerror}")
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), longest_s)
+        output = await asyncio.wait_for(_output(process), longest_s)
     except TimeoutError:
         return _unknown(f"gpu-preflight did not answer within {longest_s:g} s")
     finally:
         kill_session(process.pid)
         await process.wait()
-    if process.returncode != 0:
+    if process.returncode != 0 and len(output) <= _LONGEST_MESSAGE:
         return _unknown(f"gpu-preflight ended with exit code {process.returncode}")
-    return read_message(output.decode("utf-8", "replace"))
+    return read_message(output.decode("utf-8", "replace"), expected=expected)
 
 
-def read_message(message: str | None) -> GpuVerdict:
+async def _output(process: asyncio.subprocess.Process) -> bytes:
+    """What it prints until it ends, or the beginning of what is too long for a report."""
+    assert process.stdout is not None
+    output = b""
+    while len(output) <= _LONGEST_MESSAGE and (chunk := await process.stdout.read(_LONGEST_MESSAGE)):
+        output += chunk
+    if len(output) <= _LONGEST_MESSAGE:
+        await process.wait()
+    else:
+        kill_session(process.pid)
+    return output
+
+
+def read_message(message: str | None, *, expected: int) -> GpuVerdict:
     """The verdict in the message that gpu-preflight left behind: on one machine on its standard output, in a pod as its
-    container's termination message. No message, or one that is no report, is ``unknown``, never ``pass``."""
+    container's termination message. No message, one that is no report, or one about another number of GPUs than
+    ``expected`` is ``unknown``, never ``pass``."""
     if not message:
         return _unknown("gpu-preflight left no report")
+    if len(message) > _LONGEST_MESSAGE:
+        return _unknown("gpu-preflight left a report that is too long")
     try:
-        report = json.loads(message[:_LONGEST_MESSAGE])
+        report = json.loads(message)
     except (ValueError, RecursionError):
         return _unknown("gpu-preflight left no report that can be read")
-    verdict = report.get("verdict") if isinstance(report, dict) and report.get("schema") == _SCHEMA else None
+    verdict = report.get("verdict") if isinstance(report, dict) and _is(report.get("schema"), _SCHEMA) else None
     if not isinstance(verdict, str) or verdict not in _VERDICTS:
         return _unknown("gpu-preflight left a report without a verdict")
+    if verdict != "unknown" and not _is(report.get("expected"), expected):
+        return _unknown(f"gpu-preflight did not check whether there are {expected} GPUs")
     summary = report.get("summary")
     line = visible(summary, limit=500) if isinstance(summary, str) and summary else f"{_OPENING}{verdict}"
     if not line.startswith(_OPENING):
         line = f"{_OPENING}{verdict} – {line}"
     return GpuVerdict(verdict, line, json.dumps(report))
+
+
+def _is(value: object, number: int) -> bool:
+    """In JSON, ``true`` is not 1."""
+    return type(value) is int and value == number
 
 
 async def follow_up(command: Sequence[str], *, environ: Mapping[str, str], longest_s: float = _LONGEST_S) -> str:

@@ -148,7 +148,8 @@ class LocalServer:
         kept = ("PATH", "HOME", "LANG", *MACHINE_GPU_VARIABLES)
         minimal = {name: environ[name] for name in kept if name in environ}
         settings = {"GPU_CHECK_EXPECT": str(expected), "GPU_CHECK_REPORT": report}
-        verdict = await check_gpus(self._programs.gpu_preflight, environ={**minimal, **settings})
+        environ = {**minimal, **settings}
+        verdict = await check_gpus(self._programs.gpu_preflight, expected=expected, environ=environ)
         self._tell(verdict)
         try:
             home.keep_report(self.plan.directories, verdict.report)

@@ -132,7 +132,7 @@ def _storage_prepared(pod: Pod) -> Iterator[Step]:
 
 
 def _gpus(pod: Pod, plan: PodPlan) -> Iterator[Step]:
-    verdict = gpu_verdict(pod)
+    verdict = gpu_verdict(pod, plan.size.gpus)
     if verdict is not None:
         yield Step(45, verdict.line)
     elif "running" in (container_status(pod, PREFLIGHT).get("state") or {}):
@@ -181,7 +181,7 @@ def _no_directory(pod: Pod) -> str:
 
 
 def _blocked(pod: Pod, plan: PodPlan) -> str:
-    verdict = gpu_verdict(pod) if plan.check_gpus and plan.block_on_gpu else None
+    verdict = gpu_verdict(pod, plan.size.gpus) if plan.check_gpus and plan.block_on_gpu else None
     if verdict is None or verdict.verdict not in ("fail", "unknown"):
         return ""
     return f"its GPUs need attention. {verdict.line}"

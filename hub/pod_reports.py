@@ -80,10 +80,10 @@ def storage_ran(pod: Pod) -> bool:
     return "running" in (status.get("state") or {}) or terminated(status, last=True) is not None
 
 
-def gpu_verdict(pod: Pod) -> GpuVerdict | None:
-    """What gpu-preflight found; ``None`` while it has not ended, or is not part of the pod."""
+def gpu_verdict(pod: Pod, expected: int) -> GpuVerdict | None:
+    """What gpu-preflight, asked for so many GPUs, found; ``None`` while it has not ended, or is not part of the pod."""
     ended = terminated(container_status(pod, PREFLIGHT))
-    return None if ended is None else read_message(_message(ended))
+    return None if ended is None else read_message(_message(ended), expected=expected)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from hub.resolve import Decision
 
 ENVIRON = {"PATH": os.environ["PATH"]}
 STANDIN = str(Path(__file__).with_name("standin.py"))
-REPORT = {"schema": 1, "verdict": "pass", "summary": "GPU check: passed – 1 GPU"}
+REPORT = {"schema": 1, "expected": 1, "verdict": "pass", "summary": "GPU check: passed – 1 GPU"}
 
 
 @dataclass
@@ -568,7 +568,7 @@ def test_no_frameworks_are_checked_where_the_policy_says_off(bench: Bench) -> No
 def test_a_sick_gpu_warns_or_blocks_as_the_policy_says(bench: Bench, verdict: str) -> None:
     bench.gpus = 2
     line = f"GPU check: {verdict} – 2 GPUs were asked for, and 1 is there."
-    bench.rules("preflight", output=json.dumps({"schema": 1, "verdict": verdict, "summary": line}))
+    bench.rules("preflight", output=json.dumps({"schema": 1, "expected": 2, "verdict": verdict, "summary": line}))
 
     async def body() -> None:
         warned = bench.server()

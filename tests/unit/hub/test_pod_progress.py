@@ -60,7 +60,9 @@ def texts(a_pod: dict[str, Any], *events: dict[str, Any], a_plan: PodPlan | None
     return [step.text for step in steps(a_pod, events, a_plan or plan())]
 
 
-REPORT = json.dumps({"schema": 1, "verdict": "fail", "summary": "GPU 0 has fallen off the bus", "checks": []})
+REPORT = json.dumps(
+    {"schema": 1, "expected": 1, "verdict": "fail", "summary": "GPU 0 has fallen off the bus", "checks": []}
+)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +154,9 @@ def test_the_gpus_are_called_what_the_profile_calls_them(name: str, model: str) 
 
 
 def test_everything_that_goes_well_is_told_in_order() -> None:
-    good = json.dumps({"schema": 1, "verdict": "pass", "summary": "GPU check: passed – 1 GPU", "checks": []})
+    good = json.dumps(
+        {"schema": 1, "expected": 1, "verdict": "pass", "summary": "GPU check: passed – 1 GPU", "checks": []}
+    )
     prepared = json.dumps({"schema": 1, "persist": "ok", "detail": "", "tools_detail": ""})
     a_pod = pod(
         phase="Running",
@@ -314,7 +318,10 @@ def test_hostile_text_is_made_visible_wherever_it_comes_from() -> None:
                 "name": "storage-prepare",
                 "state": ended(0, json.dumps({"schema": 1, "persist": bad, "tools_detail": bad})),
             },
-            {"name": "gpu-preflight", "state": ended(0, json.dumps({"schema": 1, "verdict": "warn", "summary": bad}))},
+            {
+                "name": "gpu-preflight",
+                "state": ended(0, json.dumps({"schema": 1, "expected": 1, "verdict": "warn", "summary": bad})),
+            },
             {"name": "storage", "image": bad, "state": ended(4, bad)},
         ],
         containerStatuses=[{"name": "notebook", "image": bad, "state": waiting("ErrImagePull", bad)}],
