@@ -13,6 +13,7 @@ from .result import Check, Report, Verdict
 
 SCHEMA = 1
 FILE_LIMIT_BYTES = 64 * 1024  # what the hub and the sidecar read of a report at most
+SUMMARY_CHARACTERS = (400, 200, 100, 50)  # one that is not ASCII takes up to 12 bytes
 
 FOR_GROUP_TO_READ = stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP
 FOR_ALL_TO_READ = FOR_GROUP_TO_READ | stat.S_IROTH  # node exporter and CI run as somebody else
@@ -35,18 +36,25 @@ def as_json(report: Report) -> str:
 def bounded_json(report: Report, limit_bytes: int = FILE_LIMIT_BYTES) -> str:
     """The document in at most so many bytes: compact, and as much of the detail as fits. ``truncated`` says so.
 
-    What goes first is what passed, then the GPUs, then the remaining checks from the end; verdict and summary stay.
+    What goes first is what passed, then the GPUs, then the remaining checks from the end, then everything but verdict
+    and summary; the summary itself is shortened last.
     """
     data = as_data(report)
     failed = [check for check in data["checks"] if check["verdict"] != Verdict.PASS.value]
     smaller = [data, {**data, "checks": failed}, {**data, "checks": failed, "gpus": []}]
     smaller += [{**data, "checks": failed[:most], "gpus": []} for most in range(len(failed), -1, -1)]
+    bare = {name: data[name] for name in ("schema", "verdict", "summary", "level", "expected", "found")}
+    smaller += [{**bare, "checks": [], "summary": _shortened(report.summary, most)} for most in SUMMARY_CHARACTERS]
     for attempt in smaller:
         marked = attempt if attempt is data else {**attempt, "truncated": True}
         text = json.dumps(marked, separators=(",", ":"))
         if len(text) <= limit_bytes:
             break
     return text
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def as_table(report: Report) -> str:

@@ -72,6 +72,18 @@ def test_a_report_fits_its_limit_and_keeps_verdict_and_summary(limit: int) -> No
     assert data.get("truncated", False) == (limit < 300_000)
 
 
+@pytest.mark.parametrize("limit", [4000, 1500])
+def test_the_longest_texts_fit_into_a_message(limit: int) -> None:
+    """What is not ASCII takes six or twelve bytes a character."""
+    long = replace(SICK, summary="\U0001f9ea" * 400, versions=Versions(*["\U0001f9ea" * 300] * 4))
+    text = bounded_json(long, limit)
+    data = json.loads(text)
+    assert len(text.encode()) <= limit
+    assert (data["verdict"], data["schema"], data["expected"], data["truncated"]) == ("fail", 1, 2, True)
+    assert data["summary"].startswith("\U0001f9ea")
+    assert data["summary"].endswith("…")
+
+
 def test_a_usual_report_is_not_cut_in_its_file() -> None:
     assert json.loads(bounded_json(SICK)) == json.loads(as_json(SICK))
 
