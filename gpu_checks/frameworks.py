@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from . import framework_faults as ff
 from .facts import Heard, Malformed, Silence, decode
+from .framework_facts import NAMES as FRAMEWORKS
 from .framework_facts import Installed, Run, Situation, Wheel
 from .framework_verdict import judge, needs_run
 from .gpus import found
@@ -130,6 +131,9 @@ def _installed(notebook: Notebook, limits: Limits) -> Heard[Installed]:
     with _log() as log:
         heard = _heard(_answer(notebook, ("wheels",), limits.wheels_s, {}, log), Installed)
         said = _end_of(log)
+    names = tuple(wheel.name for wheel in heard.facts.wheels) if heard.facts is not None else FRAMEWORKS
+    if names != FRAMEWORKS:  # the notebook's Python may be anything
+        return Heard(None, Silence("garbled", detail="it did not name the frameworks that were asked for"))
     if heard.silence is None:
         return heard
     return Heard(heard.facts, Silence(heard.silence.reason, heard.silence.call, f"{heard.silence.detail}; {said}"))
