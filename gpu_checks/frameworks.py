@@ -5,13 +5,12 @@ Each runs in a child of the notebook's own Python with its own time limit; this 
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import os
-import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -28,6 +27,7 @@ PYTHON_VARIABLE = "GPU_CHECK_PYTHON"
 VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 NAMES = ("python3", "python")
 SAID_BYTES = 16 * 1024  # the end of what a framework prints is read
+LATE_S = 0.5
 
 # The notebook's Python runs this: with its own packages and variables, as a kernel has them, but without the working
 # directory; and our archive, which also holds click and pynvml, is on its path only while we import ourselves.
@@ -109,12 +109,9 @@ def _one(notebook: Notebook, wheel: Wheel, situation: Situation, limits: Limits)
     if not needs_run(wheel, situation):
         return judge(wheel, None, situation)
     where = "gpu" if situation.on_gpus else "cpu"
-    with _log() as log:
-        heard = _heard(
-            _answer(notebook, ("framework", wheel.name, where), limits.framework_s, _settings(situation), log), Run
-        )
-        said = _end_of(log)
-    return judge(wheel, heard, situation, said)
+    log = _Log()
+    answer = _answer(notebook, ("framework", wheel.name, where), limits.framework_s, _settings(situation), log)
+    return judge(wheel, _heard(answer, Run), situation, log.end())
 
 
 def _settings(situation: Situation) -> dict[str, str]:
@@ -128,9 +125,9 @@ def _settings(situation: Situation) -> dict[str, str]:
 
 
 def _installed(notebook: Notebook, limits: Limits) -> Heard[Installed]:
-    with _log() as log:
-        heard = _heard(_answer(notebook, ("wheels",), limits.wheels_s, {}, log), Installed)
-        said = _end_of(log)
+    log = _Log()
+    heard = _heard(_answer(notebook, ("wheels",), limits.wheels_s, {}, log), Installed)
+    said = log.end()
     names = tuple(wheel.name for wheel in heard.facts.wheels) if heard.facts is not None else FRAMEWORKS
     if names != FRAMEWORKS:  # the notebook's Python may be anything
         return Heard(None, Silence("garbled", detail="it did not name the frameworks that were asked for"))
@@ -140,7 +137,7 @@ def _installed(notebook: Notebook, limits: Limits) -> Heard[Installed]:
 
 
 def _answer(
-    notebook: Notebook, arguments: tuple[str, ...], limit_s: float, extra: Mapping[str, str], log: int
+    notebook: Notebook, arguments: tuple[str, ...], limit_s: float, extra: Mapping[str, str], log: _Log
 ) -> Answer:
     """What one child of the notebook's Python has to say. No process of it is left afterwards."""
 
@@ -149,7 +146,7 @@ def _answer(
 
     deadline = time.monotonic() + limit_s
     with Children(end=deadline + 1.0, environ={**notebook.environ, **extra}, launch=launch) as children:
-        return children.start(*arguments, deadline=deadline, stderr=log).answer()
+        return children.start(*arguments, deadline=deadline, stderr=log.descriptor).answer()
 
 
 def _heard(answer: Answer, kind: type[T]) -> Heard[T]:
@@ -161,27 +158,27 @@ def _heard(answer: Answer, kind: type[T]) -> Heard[T]:
         return Heard(None, answer.silence or Silence("garbled", detail=str(malformed)))
 
 
-@contextlib.contextmanager
-def _log() -> Iterator[int]:
-    """A descriptor that keeps what is written to it in memory: there may be no writable place."""
-    try:
-        descriptor = os.memfd_create("gpu-check-log")
-    except OSError:
-        descriptor = subprocess.DEVNULL
-    try:
-        yield descriptor
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
+class _Log:
+    """What is written to ``descriptor``, its end only: a framework may print without end, and there may be no writable
+    place."""
 
+    def __init__(self) -> None:
+        self._source, self.descriptor = os.pipe()
+        self._tail = b""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
-def _end_of(log: int) -> str:
-    """The last lines that were written there, without the framework's time stamps."""
-    if log < 0:
-        return ""
-    size = os.fstat(log).st_size
-    lines = os.pread(log, SAID_BYTES, max(0, size - SAID_BYTES)).decode("utf-8", "replace").splitlines()
-    return " | ".join(" ".join(line.split()) for line in lines if line.strip())[-SAID_BYTES:]
+    def end(self) -> str:
+        """The last lines, without the framework's time stamps. To be called once, after the writer's end."""
+        os.close(self.descriptor)
+        self._reader.join(LATE_S)  # somebody who has left the writer's process group may still hold it
+        lines = self._tail.decode("utf-8", "replace").splitlines()
+        return " | ".join(" ".join(line.split()) for line in lines if line.strip())[-SAID_BYTES:]
+
+    def _read(self) -> None:
+        while chunk := os.read(self._source, SAID_BYTES):
+            self._tail = (self._tail + chunk)[-SAID_BYTES:]
+        os.close(self._source)
 
 
 def _environment_of(path: str) -> dict[str, str]:
