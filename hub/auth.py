@@ -22,7 +22,7 @@ DEMO_USERS: Mapping[str, tuple[str, ...]] = {
 
 
 class DemoAuthenticator(Authenticator):  # type: ignore[misc]
-    """Knows ``DEMO_USERS`` and nobody else. Their groups are the table's, at every login and at every refresh."""
+    """Knows ``DEMO_USERS`` and nobody else. Their groups are the table's, at every login, refresh and start."""
 
     password = Unicode(config=True, help="The password of all demo users.")
     policy_file = Unicode(SHIPPED, config=True, help="The policy file; the shipped one by default.")
@@ -30,6 +30,7 @@ class DemoAuthenticator(Authenticator):  # type: ignore[misc]
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.manage_groups = True
+        self.refresh_pre_spawn = True  # a group that an admin gave by REST is gone before it gives GPUs
         self.allowed_users = set(DEMO_USERS)
 
     def get_handlers(self, app: Any) -> list[tuple[Any, ...]]:
