@@ -279,15 +279,12 @@ class OidcAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
         return dict(answer) if isinstance(answer, dict) else answer
 
     async def _refresh(self, user: Any) -> dict[str, Any] | bool:
+        """As ``refresh_user``. Whatever it raises leaves the groups in doubt."""
         name = user.name
         try:
-            member = await self._renewed(await user.get_auth_state() or {})
-            self._check_owner(user.db, name, member["auth_state"]["sub"])
-            if member["name"] != name:
-                raise _refused(name, f"is called {quoted(member['name'])} by the identity provider now")
-            if not self.check_blocked_users(name, member):
-                raise _refused(name, "is blocked")
-            await self.check_allowed(name, member)
+            member = await self._confirmed(user)
+            # Before anybody asks again, who would use the same refresh token a second time.
+            await user.save_auth_state(member["auth_state"])
         except Unavailable as error:
             self._freshness.failed(name, str(error))
             _log.warning("%s: groups not confirmed, so no GPUs: %s", name, error)
@@ -297,9 +294,26 @@ class OidcAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
             told = error.for_log if isinstance(error, RefusedLogin) else str(error)
             _log.warning("%s must log in again: %s", name, told)
             return False
-        # Before anybody asks again, who would use the same refresh token a second time.
-        await user.save_auth_state(member["auth_state"])
+        except Exception:
+            self._freshness.failed(name, "the hub failed over it; its log has the reason")
+            raise
         self._freshness.confirmed(name)
+        return member
+
+    async def _confirmed(self, user: Any) -> dict[str, Any]:
+        """``user`` as the provider says now. Raises like ``_renewed``, and ``RefusedLogin`` for whoever may not be
+        here."""
+        name, state = user.name, await user.get_auth_state() or {}
+        if state:
+            # First: a provider that is down would leave a login to whom the name does not belong any more.
+            self._check_owner(user.db, name, str(state.get("sub")))
+        member = await self._renewed(state)
+        self._check_owner(user.db, name, member["auth_state"]["sub"])
+        if member["name"] != name:
+            raise _refused(name, f"is called {quoted(member['name'])} by the identity provider now")
+        if not self.check_blocked_users(name, member):
+            raise _refused(name, "is blocked")
+        await self.check_allowed(name, member)
         return member
 
     async def _renewed(self, state: Mapping[str, Any]) -> dict[str, Any]:

@@ -335,6 +335,40 @@ def test_whoever_is_somebody_else_or_malformed_at_a_refresh_must_log_in_again(
     run(body())
 
 
+def test_a_login_of_a_name_that_is_somebody_elses_now_ends_though_the_provider_is_down(scene: Scene) -> None:
+    async def body() -> None:
+        user = await scene.member()
+        assert user.state is not None
+        user.state["sub"] = "2e"
+        scene.provider.says("userinfo", DOWN)
+        scene.provider.asked.clear()
+        assert await scene.login.refresh_user(user) is False
+        assert scene.provider.asked == []
+        assert "belongs to somebody else" in str(scene.login.groups_in_doubt("mia"))
+
+    run(body())
+
+
+def test_a_refresh_that_breaks_leaves_the_groups_in_doubt(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        user = await scene.member()
+        assert scene.login.groups_in_doubt("mia") is None
+
+        async def broken() -> None:
+            raise OSError(5, "the database is gone")
+
+        for name in ("get_auth_state", "save_auth_state"):
+            with monkeypatch.context() as patch:
+                patch.setattr(user, name, lambda *_: broken())
+                with pytest.raises(OSError, match="database is gone"):
+                    await scene.login.refresh_user(user)
+            assert "could not be confirmed" in str(scene.login.groups_in_doubt("mia"))
+            assert isinstance(await scene.login.refresh_user(user), dict)
+            assert scene.login.groups_in_doubt("mia") is None
+
+    run(body())
+
+
 def test_without_stored_tokens_a_login_is_needed(scene: Scene) -> None:
     async def body() -> None:
         for state in (None, {}, {"token_response": "x"}):
