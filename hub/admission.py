@@ -37,6 +37,8 @@ class Holder(Protocol):
 
     def holds(self, cap: Size) -> Size | None: ...
 
+    def is_ending(self) -> bool: ...
+
 
 class HubUser(Protocol):
     """What is used of ``jupyterhub.user.User``."""
@@ -107,6 +109,9 @@ def judge(
     cap = entitlement(groups, policy).cap
     running = (pending.of(user, beside=server) if pending else {}) | usage(user, beside=server, cap=cap)
     answer = resolve(user.name, groups, options=options, running=running, policy=policy)
+    if isinstance(answer, Granted) and any(name == server and one.is_ending() for name, one in _holders(user)):
+        # A start would put its own decision in the place of the one that counts what is left.
+        return Refused("the server has not ended yet", "forbidden")
     doubt = groups_in_doubt(user)
     if doubt and isinstance(answer, Granted) and answer.decision.size.gpus:
         return Refused(doubt, "forbidden")

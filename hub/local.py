@@ -95,6 +95,14 @@ class LocalSpawner(SidecarSpawner):
             self._news.clear()
             await self._news.wait()
 
+    def is_ending(self) -> bool:
+        """Never: a start ends what is left of an earlier one itself, or is refused."""
+        return False
+
+    def _gone(self) -> bool:
+        notebook = self._local.notebook if self._local else None
+        return notebook is None or not notebook.alive()
+
     async def delete_forever(self) -> None:
         """Nothing is destroyed with a server's record."""
 

@@ -112,10 +112,6 @@ class PodSpawner(SidecarSpawner):
         reflector = self.pod_reflector
         return None if reflector is None else reflector.pods.get(self._pod_key)
 
-    @property
-    def _pod_key(self) -> str:
-        return f"{self.namespace}/{self.pod_name}"
-
     def grant(self, decision: Decision) -> None:
         """``decision`` is in force, whoever made it."""
         self.granted = decision

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+from aiohttp import ClientError
 from jupyterhub.utils import maybe_future  # type: ignore[import-untyped]  # jupyterhub has no type information
+from kubernetes_asyncio.client import V1DeleteOptions, V1Preconditions
+from kubernetes_asyncio.client.rest import ApiException
 from kubespawner import KubeSpawner
 from tornado.web import HTTPError
 from traitlets import Unicode, default, validate
@@ -40,6 +44,9 @@ class SidecarSpawner(KubeSpawner):  # type: ignore[misc]  # kubespawner has no t
 
     _end_failed = False
     """Whether JupyterHub takes the server for stopped, and its end was not seen."""
+
+    _ending_again: asyncio.Task[None] | None = None
+    """What is done about that."""
 
     @property
     def policy(self) -> Policy:
@@ -142,10 +149,42 @@ class SidecarSpawner(KubeSpawner):  # type: ignore[misc]  # kubespawner has no t
             return cap
         return self.granted.size if self.granted is not None else None
 
+    def is_ending(self) -> bool:
+        """Whether JupyterHub would start it again, and something of it may be left."""
+        return self._end_failed and not self._gone()
+
     def _gone(self) -> bool:
-        """Whether nothing of the server is left after an end that took longer than we waited."""
-        pods = self.pod_reflector.pods if self.pod_reflector is not None else {}
-        return f"{self.namespace}/{self.pod_name}" not in pods
+        """Whether it is known that nothing of the server is left after an end that took longer than we waited.
+
+        Where it is not, somebody sees to it, so that the server does not count for ever.
+        """
+        reflector = self.pod_reflector
+        if _has_loaded(reflector) and self._pod_key not in reflector.pods:
+            return True
+        if self._ending_again is None or self._ending_again.done():
+            self._ending_again = asyncio.ensure_future(self._end_again())
+        return False
+
+    async def _end_again(self) -> None:
+        """Pods are known; this server's, if it is still there, was told to end. Its end is not waited for."""
+        reflector = self.pod_reflector
+        failed = reflector is not None and reflector.first_load_future.done() and not _has_loaded(reflector)
+        try:
+            # KubeSpawner keeps a reflector that has failed, and takes it for one that has seen no pods.
+            await self._start_watching_pods(replace=failed)
+            about = (self.pod_reflector.pods.get(self._pod_key) or {}).get("metadata")
+            if about is None or "deletionTimestamp" in about:
+                return
+            grace_s = self.delete_grace_period
+            # By its uid: a start is granted as soon as this pod is gone.
+            options = V1DeleteOptions(grace_period_seconds=grace_s, preconditions=V1Preconditions(uid=about["uid"]))
+            await self._make_delete_pod_request(self.pod_name, options, grace_s, self.k8s_api_request_timeout)
+        except (ApiException, ClientError, OSError) as error:  # the next who asks tries again
+            self.log.warning("%s: its end is not known: %s", self._log_name, error)
+
+    @property
+    def _pod_key(self) -> str:
+        return f"{self.namespace}/{self.pod_name}"
 
     def _forget(self) -> None:
         self.granted = None
@@ -161,7 +200,7 @@ class SidecarSpawner(KubeSpawner):  # type: ignore[misc]  # kubespawner has no t
 
     async def delete_forever(self) -> None:
         """Refused while something of the server is left: without its record nothing would count it."""
-        if self._end_failed and not self._gone():
+        if self.is_ending():
             raise HTTPError(400, "the server has not ended yet")
         await super().delete_forever()
 
@@ -200,6 +239,12 @@ def _stored_decision(stored: object) -> Decision:
     if not isinstance(stored, dict) or stored != decision.to_json():
         raise QuantityError("is not complete")
     return decision
+
+
+def _has_loaded(reflector: Any) -> bool:
+    """Whether ``reflector``, KubeSpawner's or none at all, knows which pods there are."""
+    first = None if reflector is None else reflector.first_load_future
+    return first is not None and first.done() and not first.cancelled() and first.exception() is None
 
 
 def checked_pod(spawner: SidecarSpawner, pod: Any) -> Any:

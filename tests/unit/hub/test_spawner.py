@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,9 @@ from tornado.web import HTTPError
 from traitlets.config import Config
 
 from hub.admission import Pending, RefusedRequest, judge
+from hub.local import LocalSpawner
 from hub.policy_file import SHIPPED, load_policy
+from hub.processes import identify
 from hub.quantity import Size
 from hub.resolve import Decision, Granted, Refused
 from hub.spawner import SidecarSpawner
@@ -223,12 +226,12 @@ def test_a_running_server_whose_decision_cannot_be_read_counts_as_everything(sta
     run(body)
 
 
-def test_a_server_that_does_not_run_holds_nothing_whatever_is_stored() -> None:
+def test_a_server_that_does_not_run_holds_nothing_whatever_is_stored(cluster: type[Cluster]) -> None:
     async def body() -> None:
         user = hpc()
-        spawner(user, "one").load_state({"pod_name": "x", "granted": {"cpus": "many"}})
-        spawner(user, "two").load_state({"pod_name": "x"})
-        await spawner(user, "three", profile="a100-2").load_user_options()
+        spawner(user, "one", cluster).load_state({"pod_name": "x", "granted": {"cpus": "many"}})
+        spawner(user, "two", cluster).load_state({"pod_name": "x"})
+        await spawner(user, "three", cluster, profile="a100-2").load_user_options()
 
     run(body)
 
@@ -236,17 +239,23 @@ def test_a_server_that_does_not_run_holds_nothing_whatever_is_stored() -> None:
 class Cluster(SidecarSpawner):
     """Pods that a test makes and that only it removes."""
 
-    pods: ClassVar[dict[str, object]] = {}
+    pods: ClassVar[dict[str, Any]] = {}
     created: ClassVar[list[Any]] = []
+    deleted: ClassVar[list[Any]] = []
+    watched: ClassVar[list[bool]] = []
+    reflector: ClassVar[Any] = None
 
     @property
     def pod_reflector(self) -> Any:
-        return SimpleNamespace(pods=self.pods)
+        return Cluster.reflector
 
     async def _start_watching_pods(self, replace: bool = False) -> None:
-        """Nothing to watch."""
+        self.watched.append(replace)
+        if Cluster.reflector is None or replace:
+            Cluster.reflector = reflector(self.pods)
 
-    async def _make_delete_pod_request(self, *_: object) -> bool:
+    async def _make_delete_pod_request(self, name: str, options: Any, *_: object) -> bool:
+        self.deleted.append((name, options))
         return True
 
     async def _make_create_pod_request(self, pod: Any, *_: object) -> bool:
@@ -254,28 +263,50 @@ class Cluster(SidecarSpawner):
         raise TimeoutError
 
 
+def reflector(pods: dict[str, Any], *, loading: bool = False, failed: bool = False) -> Any:
+    """KubeSpawner's: it is there before it has asked for the first time, and stays when that failed."""
+    first: Future[None] = Future()
+    if failed:
+        first.set_exception(ConnectionError("no API server"))
+    elif not loading:
+        first.set_result(None)
+    return SimpleNamespace(pods=pods, first_load_future=first)
+
+
 @pytest.fixture
 def cluster() -> type[Cluster]:
-    Cluster.pods.clear()
-    Cluster.created.clear()
+    for kept in (Cluster.pods, Cluster.created, Cluster.deleted, Cluster.watched):
+        kept.clear()
+    Cluster.reflector = reflector(Cluster.pods)
     return Cluster
+
+
+async def failed_end(cluster: type[Cluster], user: User) -> None:
+    """A server with two GPUs whose pod is stuck, as JupyterHub goes on after a failed stop."""
+    one = spawner(user, "one", cluster, profile="a100-2")
+    one.start_timeout = 1
+    await one.load_user_options()
+    cluster.pods[f"{one.namespace}/{one.pod_name}"] = {"metadata": {"uid": "u1"}}
+    with pytest.raises(TimeoutError):
+        await one.stop()
+    one.clear_state()
+    one.orm_spawner.state = one.get_state()
+    del user.spawners["one"]
+    user.made_again = lambda name: spawner(user, name, cluster)
+    cluster.deleted.clear()
+    cluster.watched.clear()
+
+
+async def turns() -> None:
+    """What was begun in the background is through."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 def test_a_server_whose_end_took_too_long_counts_until_its_pod_is_gone(cluster: type[Cluster]) -> None:
     async def body() -> None:
         user = hpc()
-        one = spawner(user, "one", cluster, profile="a100-2")
-        one.start_timeout = 1
-        await one.load_user_options()
-        cluster.pods[f"{one.namespace}/{one.pod_name}"] = {}
-        with pytest.raises(TimeoutError):
-            await one.stop()
-        # As JupyterHub goes on after a failed stop.
-        one.clear_state()
-        one.orm_spawner.state = one.get_state()
-        del user.spawners["one"]
-        user.made_again = lambda name: spawner(user, name, cluster)
-
+        await failed_end(cluster, user)
         with pytest.raises(RefusedRequest, match="3 GPUs, and 2 are allowed"):
             await spawner(user, "two", profile="a100-1").load_user_options()
         with pytest.raises(HTTPError, match="has not ended yet"):
@@ -283,6 +314,96 @@ def test_a_server_whose_end_took_too_long_counts_until_its_pod_is_gone(cluster: 
         cluster.pods.clear()
         await spawner(user, "two", profile="a100-1").load_user_options()
         assert "granted" not in user.records["one"].state
+
+    run(body)
+
+
+def test_a_restart_with_less_does_not_forget_the_pod_that_is_still_there(cluster: type[Cluster]) -> None:
+    async def body() -> None:
+        user = hpc()
+        await failed_end(cluster, user)
+        assert judge(user, "one", {"profile": "cpu-basic"}, load_policy()) == Refused(
+            "the server has not ended yet", "forbidden"
+        )
+        with pytest.raises(RefusedRequest, match="has not ended yet"):
+            await spawner(user, "one", cluster, profile="cpu-basic").load_user_options()
+        with pytest.raises(RefusedRequest, match="4 GPUs, and 2 are allowed"):
+            await spawner(user, "two", cluster, profile="a100-2").load_user_options()
+        cluster.pods.clear()
+        await spawner(user, "one", cluster, profile="cpu-basic").load_user_options()
+
+    run(body)
+
+
+@pytest.mark.parametrize("before", ["nothing", "loading", "failed", "given up"])
+def test_after_a_restart_of_the_hub_a_pod_counts_until_it_is_known_to_be_gone(
+    cluster: type[Cluster], before: str
+) -> None:
+    async def body() -> None:
+        user = hpc()
+        await failed_end(cluster, user)
+        Cluster.reflector = {
+            "nothing": None,
+            "loading": reflector({}, loading=True),
+            "failed": reflector({}, failed=True),
+            "given up": reflector({}, loading=True),
+        }[before]
+        if before == "given up":
+            Cluster.reflector.first_load_future.cancel()
+        two = spawner(user, "two", cluster, profile="a100-2")
+        with pytest.raises(RefusedRequest, match="4 GPUs, and 2 are allowed"):
+            await two.load_user_options()
+        assert "granted" in user.records["one"].state
+        await turns()
+        assert cluster.watched == [before in {"failed", "given up"}], "somebody asks, or it would count for ever"
+        with pytest.raises(RefusedRequest, match="4 GPUs, and 2 are allowed"):
+            await two.load_user_options()
+        cluster.pods.clear()
+        Cluster.reflector = reflector(cluster.pods)
+        await two.load_user_options()
+
+    run(body)
+
+
+def test_a_pod_whose_deletion_was_lost_is_asked_to_end_again_and_no_other_of_its_name(cluster: type[Cluster]) -> None:
+    async def body() -> None:
+        user = hpc()
+        await failed_end(cluster, user)
+        one = user.spawners["one"]
+        for _ in range(2):
+            assert one.is_ending()
+        await turns()
+        ((name, options),) = cluster.deleted
+        assert (name, options.preconditions.uid) == (one.pod_name, "u1")
+        assert options.grace_period_seconds == one.delete_grace_period
+        cluster.pods[f"{one.namespace}/{one.pod_name}"]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        assert one.is_ending()
+        await turns()
+        assert len(cluster.deleted) == 1
+
+    run(body)
+
+
+def test_a_local_server_whose_end_was_not_seen_counts_while_its_notebook_runs(tmp_path: Path) -> None:
+    async def body() -> None:
+        user = hpc()
+        config = Config({"LocalSpawner": {"data": str(tmp_path)}})
+        first = spawner(user, "one", LocalSpawner, config, profile="a100-2")
+        await first.load_user_options()
+        process = await asyncio.create_subprocess_exec("sleep", "60")
+        seen = identify(process.pid)
+        assert seen is not None
+        state = {**first.get_state(), "notebook": {"pid": seen.pid, "birth": seen.birth}}
+        user.records["one"].state = state
+        try:
+            one = spawner(user, "one", LocalSpawner, config)
+            with pytest.raises(RefusedRequest, match="4 GPUs, and 2 are allowed"):
+                await spawner(user, "two", LocalSpawner, config, profile="a100-2").load_user_options()
+            assert not one.is_ending(), "a start of it ends what is left itself"
+        finally:
+            process.kill()
+            await process.wait()
+        await spawner(user, "two", LocalSpawner, config, profile="a100-2").load_user_options()
 
     run(body)
 
