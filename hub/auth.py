@@ -36,11 +36,14 @@ class DemoAuthenticator(Authenticator):  # type: ignore[misc]
     def get_handlers(self, app: Any) -> list[tuple[Any, ...]]:
         return [*gate_routes(load_policy(self.policy_file)), *super().get_handlers(app)]
 
-    async def authenticate(self, handler: Any, data: Mapping[str, str]) -> dict[str, Any] | None:  # noqa: ARG002
-        """The user with their groups, or ``None`` for a wrong name or password."""
-        given, wanted = data.get("password", "").encode(), self.password.encode()
-        right = hmac.compare_digest(given, wanted) and bool(wanted)
-        return self._member(data.get("username", "")) if right else None
+    async def authenticate(self, handler: Any, data: object) -> dict[str, Any] | None:  # noqa: ARG002
+        """The user with their groups, or ``None`` for a wrong name or password. ``data`` is what anybody sent."""
+        fields = data if isinstance(data, Mapping) else {}
+        name, given, wanted = fields.get("username"), fields.get("password"), self.password.encode()
+        if not isinstance(name, str) or not isinstance(given, str):
+            return None
+        right = hmac.compare_digest(given.encode(errors="surrogatepass"), wanted) and bool(wanted)
+        return self._member(name) if right else None
 
     async def refresh_user(self, user: Any, handler: Any = None, **_: Any) -> dict[str, Any] | bool:  # noqa: ARG002
         return self._member(user.name) or False

@@ -24,6 +24,7 @@ from hub.admission import Pending, RefusedRequest, judge
 from hub.form import form_options
 from hub.freshness import groups_in_doubt
 from hub.groups import entitlement
+from hub.pages import CheckedNext, page_routes
 from hub.policy import Policy
 from hub.request import check_display_name, check_server_name, form_fields, json_body, malformed, text_fields
 from hub.resolve import Refused, resolve
@@ -40,10 +41,11 @@ _SERVER_BODIES = hasattr(UserServerAPIHandler, "get_server_json_body")
 _PREFIX = "opt-" if hasattr(SpawnHandler, "_get_user_options") else ""
 
 
-def gate_routes(policy: Policy) -> list[tuple[str, type, dict[str, Any]]]:
+def gate_routes(policy: Policy) -> list[tuple[Any, ...]]:
     """The routes that must come before JupyterHub's own."""
     settings = {"policy": policy, "pending": Pending()}
     return [
+        *page_routes(),
         (r"/api/users/([^/]+)/server", ServerGate, settings),
         (r"/api/users/([^/]+)/servers/([^/]*)", ServerGate, settings),
         (r"/spawn", SpawnGate, settings),
@@ -120,7 +122,7 @@ class ServerGate(UserServerAPIHandler):  # type: ignore[misc]  # jupyterhub's ha
             raise RefusedRequest(answer)
 
 
-class SpawnGate(SpawnHandler):  # type: ignore[misc]
+class SpawnGate(CheckedNext, SpawnHandler):  # type: ignore[misc]
     """The spawn page: its form, and options in its address."""
 
     def initialize(self, policy: Policy, pending: Pending) -> None:

@@ -33,7 +33,7 @@ class Crowd(Authenticator):  # type: ignore[misc]
         groups = json.loads(_PEOPLE.read_text()).get(data["username"])
         return (
             {"name": data["username"], "groups": groups}
-            if groups is not None and data["password"] == _PASSWORD
+            if groups is not None and data.get("password") == _PASSWORD
             else None
         )
 

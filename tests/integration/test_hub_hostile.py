@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.crowded_hub import SERVICE_TOKEN, CrowdedHub
-from tests.hub_process import Answer, Browser
+from tests.hub_process import PASSWORD, Answer, Browser
 
 PEOPLE = {"researcher": [], "hpc": ["cpsHPCAccess"], "admin": ["jupyter_admin"]}
 REFUSALS = (400, 403, 422)
@@ -389,3 +389,40 @@ def test_an_admin_who_starts_a_users_server_by_form_is_judged_as_that_user(hub: 
     ):
         assert answer.status == 403
         assert "is not among those offered to researcher" in answer.text
+
+
+@pytest.mark.parametrize("address", ["http://[", "http://[x", "//[", "///[]:x"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/hub/spawn/hpc?",
+        "/hub/spawn?",
+        "/hub/spawn/hpc?profile=a100-9&",
+        "/hub/login?",
+        "/hub/?",
+        "/hub/home?",
+        "/hub/spawn-pending/hpc?",
+    ],
+)
+def test_a_next_that_is_no_address_leads_nowhere_else(
+    hub: CrowdedHub, browser: Browser, path: str, address: str
+) -> None:
+    for whoever in (browser, Browser(hub.base)):
+        answer = whoever.get(f"{path}next={urllib.parse.quote(address)}")
+        assert answer.status in (200, *REFUSALS, 404), answer
+
+
+def test_a_login_leads_nowhere_else(hub: CrowdedHub) -> None:
+    browser = Browser(hub.base)
+    browser.get("/hub/login")
+    answer = browser.post("/hub/login?next=http://[", [("username", "hpc"), ("password", PASSWORD)])
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize("fields", [[("password", PASSWORD)], [("username", "hpc")], [], [("password", "x" * 10_000)]])
+def test_a_login_that_lacks_something_is_a_wrong_one(hub: CrowdedHub, fields: list[tuple[str, str]]) -> None:
+    browser = Browser(hub.base)
+    browser.get("/hub/login")
+    answer = browser.post("/hub/login", fields)
+    assert answer.status == 403
+    assert "Invalid username or password" in answer.text
