@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from hub import policy_rules
 from hub.policy import Policy
 from hub.policy_rules import Key
+from hub.policy_yaml import PolicyLoader
 from hub.text import quoted, visible
 
 SHIPPED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "policy.yaml")
@@ -100,8 +101,8 @@ def _read(path: str) -> str:
 
 def _check(text: str, path: str) -> Checked:
     try:
-        loader = yaml.SafeLoader(text)
-        root = loader.get_single_node()
+        loader = PolicyLoader(text)
+        root = loader.root()
         problems = list(_as_written(root))  # before merge keys are replaced by what they stand for
         document = loader.construct_document(root) if root is not None else None
     except yaml.MarkedYAMLError as error:
@@ -166,6 +167,8 @@ def _as_written(root: yaml.Node | None) -> Iterator[Problem]:
         elif isinstance(node, yaml.MappingNode):
             seen: dict[str, int] = {}
             for name, value in node.value:
+                if not isinstance(name, yaml.ScalarNode):
+                    raise yaml.MarkedYAMLError(problem="a key must be text", problem_mark=name.start_mark)
                 written, line = str(name.value), name.start_mark.line + 1
                 if written in seen:
                     yield Problem(line, _dotted((*key, written)), f"is there twice: first on line {seen[written]}")

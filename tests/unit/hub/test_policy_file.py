@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,26 @@ def test_limits_below_some_profiles_are_none_and_the_default_among_them_is_a_war
 def test_merge_keys_are_no_keys_that_are_there_twice() -> None:
     text = SMALL.replace("  one: {", "  one: &one {") + "  two: {<<: *one, display_name: Two}\n"
     assert parse_policy(text).profiles["two"].display_name == "Two"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["!!int ''", "!!float ''", "!!int abc", "!!bool zzz", "!!bool [1]", "!!timestamp zzz", '"\\UFFFFFFFF"',
+     '"\\U00110000"', "1" + ":1" * 3000 + ".5", "9" * 6000, "!!int [a]"],
+)  # fmt: skip
+def test_a_value_that_is_none_is_an_error_with_its_line(value: str) -> None:
+    (problem,) = problems(f"a: b\nx: {value}\n")
+    assert problem.startswith("line 2: is not YAML: "), problem
+    assert problem.isprintable()
+
+
+@pytest.mark.parametrize(
+    "line", ["a{n}: &a{n} {{<<: [{before}]}}", "? &a{n} [{before}]\n: 1"], ids=["merge keys", "keys that are lists"]
+)
+def test_a_few_lines_that_stand_for_very_many_are_refused_at_once(line: str) -> None:
+    lines = ["a0: &a0 {k: 1}"]
+    lines += [line.format(n=n, before=", ".join([f"*a{n - 1}"] * 9)) for n in range(1, 12)]
+    began = time.process_time()
+    (problem,) = problems("\n".join(lines) + "\n")
+    assert time.process_time() - began < 10
+    assert "is not YAML: " in problem
