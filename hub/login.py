@@ -180,6 +180,9 @@ class OidcAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
         token = answer.get("access_token") if isinstance(answer, dict) else None
         if not isinstance(token, str) or not token.isascii() or not token.isprintable():
             raise Unavailable("its answer holds no access token")
+        refresh = answer.get("refresh_token") or ""
+        if not isinstance(refresh, str) or not refresh.isascii() or not refresh.isprintable():
+            raise Unavailable("its answer holds a refresh token that is none")
         return {**answer, "token_type": "Bearer"}  # the only type that OpenID Connect knows (Core 1.0, 3.1.3.3)
 
     # Logging in

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
+from tornado.iostream import UnsatisfiableReadError
 
 from hub.oidc import address_problem
 from hub.text import quoted, visible
@@ -49,6 +50,8 @@ async def ask(client: AsyncHTTPClient, request: HTTPRequest) -> object:
             raise Declined(error.code, _oauth_error(error)) from error
         told = visible(str(error.message or "no answer")) if error.code == _NO_ANSWER else f"HTTP {error.code}"
         raise Unavailable(told) from error
+    except UnsatisfiableReadError as error:
+        raise Unavailable("the head of its answer is too long") from error
     except (OSError, ValueError) as error:
         strerror = getattr(error, "strerror", None)
         raise Unavailable(visible(str(strerror or error) or type(error).__name__)) from error
