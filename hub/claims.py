@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hub.text import quoted, visible
+from hub.text import ignorable, quoted, visible
 
 LONGEST_NAME = 255  # what JupyterHub's database holds, of users and of groups
 MOST_GROUPS = 1000
@@ -85,6 +85,8 @@ def user_name_problem(name: str) -> str | None:
     if name.endswith(" "):
         return f"the user name {shown} ends with a space"
     for character in name:
+        if ignorable(character):
+            return f"the user name {shown} contains U+{ord(character):04X}, which cannot be seen"
         if character not in _IN_NAMES and unicodedata.category(character)[0] not in "LMN":
             return f"the user name {shown} contains {quoted(character)}"
     return None

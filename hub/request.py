@@ -13,7 +13,7 @@ from tornado.httputil import HTTPServerRequest
 
 from hub.admission import RefusedRequest
 from hub.resolve import Refused
-from hub.text import quoted, visible
+from hub.text import ignorable, quoted, visible
 
 LONGEST_BODY_BYTES = 64 * 1024
 """No options are longer: a profile and four choices."""
@@ -104,7 +104,7 @@ def check_server_name(name: str) -> None:
     """
     if "/" in name or name in (".", ".."):
         raise malformed(f"a server cannot be called {quoted(name)}: its name is a part of its address")
-    if visible(name, limit=len(name) + 2) != name or name != name.strip():
+    if visible(name, limit=len(name) + 2) != name or name != name.strip() or any(map(ignorable, name)):
         raise malformed(f"the name of the server, {quoted(name)}, has characters that cannot be seen")
     if len(quote(name)) > _LONGEST_NAME:
         raise malformed(f"the name of the server is too long: {quoted(name, limit=20)}")

@@ -9,10 +9,29 @@ from collections.abc import Sequence
 # forge a second line, reorder what is read, or break an encoder. Zs are spaces; Co and Cn have no agreed look.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs", "Co", "Cn"})
 
+# What Unicode calls default ignorable and is in no category above, and the empty Braille cell.
+_IGNORABLE = (
+    (0x034F, 0x034F),
+    (0x115F, 0x1160),
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
+    (0x2800, 0x2800),
+    (0x3164, 0x3164),
+    (0xFE00, 0xFE0F),
+    (0xFFA0, 0xFFA0),
+    (0xE0100, 0xE01EF),
+)
+
 
 def hidden(character: str) -> bool:
     """Whether ``character`` shows nothing, or changes how others are shown. The space is none of these."""
     return character != " " and unicodedata.category(character) in _HIDDEN
+
+
+def ignorable(character: str) -> bool:
+    """Whether ``character`` is a letter or a mark that usually shows nothing: two names can differ by it and look
+    the same. In an emoji it has its place."""
+    return any(first <= ord(character) <= last for first, last in _IGNORABLE)
 
 
 def visible(text: str, *, limit: int = 120) -> str:

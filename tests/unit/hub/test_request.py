@@ -9,12 +9,17 @@ from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPServerRequest, Req
 
 from hub.admission import RefusedRequest
 from hub.request import check_display_name, check_server_name, form_fields, json_body, text_fields
+from tests.unit.hub.test_claims import IGNORABLE
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
+
+
+def test_an_emoji_may_be_in_a_display_name() -> None:
+    check_display_name("my \u2764\ufe0f server")
 
 
 def form(body: bytes = b"", **headers: str) -> HTTPServerRequest:
@@ -91,7 +96,22 @@ def test_a_name_that_can_be_read_is_a_name(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a/b", ".", "..", "a\n", "\0", "\u202ea", "a\u200b", " a", "a ", "\ud800", "x" * 129, "ü" * 22]
+    "name",
+    [
+        "a/b",
+        ".",
+        "..",
+        "a\n",
+        "\0",
+        "\u202ea",
+        "a\u200b",
+        " a",
+        "a ",
+        "\ud800",
+        "x" * 129,
+        "ü" * 22,
+        *(f"a{character}" for character in IGNORABLE),
+    ],
 )
 def test_a_name_that_cannot_be_read_or_be_in_an_address_is_refused(name: str) -> None:
     with pytest.raises(RefusedRequest) as caught:
