@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import click
 
 from hub import up as launcher
+from hub.cli_output import EXIT_FAILED, OneLineErrors
 from hub.identity_cli import identity_commands
 from hub.options import UNLISTED_IMAGE
 from hub.policy import Policy, json_schema
@@ -37,18 +38,22 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="A document 
 _group_option = click.option("--group", "groups", multiple=True, metavar="G", help="A group of the user; repeatable.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="jupyterhub-sidecar")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """A JupyterHub whose notebooks keep their work and whose GPUs are proven to work.
 
     \b
     Exit codes:
       0  done
-      1  the hub could not be started
+      1  the hub could not be started, or the output cannot be written
       2  usage, a broken policy file, or text that is not JSON
       3  refused (decide, manifest)
     """
+    if sys.stdout is None and context.invoked_subcommand != "up":  # Python's sign of a closed descriptor
+        click.echo("cannot go on: standard output is closed", err=True)
+        sys.exit(EXIT_FAILED)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show an emoji is no error
 

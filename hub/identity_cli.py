@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 EXIT_USAGE = 2
 EXIT_NOBODYS = 3
 
-_name = click.argument("name")
+
+def _text(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise click.BadParameter(f"{quoted(name)} is not UTF-8") from error
+    return name
+
+
+_name = click.argument("name", callback=_text)
 _database = click.option(
     "--db", "url", envvar="HUB_DB", help="The hub's database, such as sqlite:////srv/jupyterhub/jupyterhub.sqlite."
 )
@@ -84,18 +93,31 @@ def release_name(name: str, url: str | None, data: str) -> None:
 
 @contextmanager
 def _database_at(url: str | None, data: str) -> Iterator[Session]:
-    from sqlalchemy import create_engine
+    from sqlalchemy import create_engine, make_url
     from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.orm import Session
 
     if url is None:
         path = os.path.join(hub_directory(os.path.abspath(data)), "jupyterhub.sqlite")
-        if not os.path.exists(path):  # SQLite would make an empty one
-            raise click.UsageError(f"there is no database {path}; say --db or --data")
+        _refuse_missing(path)
         url = f"sqlite:///{path}"
     try:
-        with Session(create_engine(url)) as db:
+        address = make_url(url)
+        if address.get_backend_name() == "sqlite" and address.database:
+            _refuse_missing(address.database)
+        with Session(create_engine(address)) as db:
             yield db
-    except SQLAlchemyError as error:
+    except (
+        SQLAlchemyError,
+        ImportError,
+        TypeError,
+        ValueError,
+    ) as error:  # each for an address that is wrong elsewhere
         click.echo(f"the database cannot be used: {visible(str(error), limit=300)}", err=True)
         sys.exit(EXIT_USAGE)
+
+
+def _refuse_missing(path: str) -> None:
+    """SQLite would make an empty database there."""
+    if not path.startswith((":memory:", "file:")) and not os.path.exists(path):
+        raise click.UsageError(f"there is no database {visible(path, limit=300)}; say --db or --data")

@@ -224,3 +224,47 @@ def test_up_refuses_a_port_that_is_none_and_an_empty_directory() -> None:
     assert call("up", "--data", "").exit_code == 2
     assert call("up", "--port", "0").exit_code == 2
     assert call("up", "--port", "70000").exit_code == 2
+
+
+def run(*arguments: str, redirection: str = "") -> subprocess.CompletedProcess[str]:
+    command = f'exec "$@" {redirection}'
+    jupyterhub_sidecar = [sys.executable, "-c", "from hub.cli import main; main()"]
+    return subprocess.run(
+        ["bash", "-c", command, "-", *jupyterhub_sidecar, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
+@pytest.mark.parametrize(
+    "arguments", [("decide", "--user", "ada"), ("profiles",), ("profiles", "--json"), ("policy", "schema")]
+)
+def test_output_that_cannot_be_written_is_one_line(arguments: tuple[str, ...], redirection: str) -> None:
+    result = run(*arguments, redirection=redirection)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith("cannot go on: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("\udcff", "--db", "sqlite://"), ("ada", "--db", "\udcff"), ("ada", "--db", ""), ("ada", "--db", "nothing"),
+     ("ada", "--db", "nothing://h/x"), ("ada", "--db", "postgresql://h:abc/x"),
+     ("ada", "--db", "sqlite://?timeout=x"), ("ada", "--db", "oracle://h/x"), ("ada", "--db", "sqlite:///\udcff")],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["show", "release"])
+def test_a_database_that_cannot_be_used_is_a_readable_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = call("identity", command, *arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.stderr
+    assert result.stderr
+
+
+def test_looking_for_a_name_makes_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "none.sqlite"
+    result = call("identity", "show", "ada", "--db", f"sqlite:///{path}")
+    assert result.exit_code == 2
+    assert "there is no database" in result.stderr
+    assert not path.exists()
