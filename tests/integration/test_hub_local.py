@@ -263,10 +263,10 @@ def test_work_survives_a_stop_a_killed_hub_and_ctrl_c(own_hub: Hub) -> None:
 
 def test_a_next_that_is_no_address_leads_to_the_server_that_runs(own_hub: Hub) -> None:
     own_hub.start()
-    assert own_hub.rest("POST", "/hub/api/users/hpc/server", "hpc", {"profile": "cpu-basic"}).status in (201, 202)
-    own_hub.wait_ready("hpc")
     browser = Browser(own_hub.base)
     browser.log_in("hpc")
+    assert own_hub.rest("POST", "/hub/api/users/hpc/server", "hpc", {"profile": "cpu-basic"}).status in (201, 202)
+    own_hub.wait_ready("hpc")
     for path in ("spawn/hpc?", "spawn?", "spawn/hpc?profile=cpu-basic&", "spawn-pending/hpc?", "?"):
         answer = browser.get(f"/hub/{path}next=http://[")
         assert answer.status == 200, path
