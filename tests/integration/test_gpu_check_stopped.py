@@ -51,7 +51,14 @@ def test_a_check_that_is_stopped_takes_its_hanging_children_with_it(
     nothing_left(environ)
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "how",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_a_check_that_is_stopped_at_any_moment_leaves_no_process(fakes: str, how: signal.Signals) -> None:
     """From the first instruction to the end, in steps: among them the moments at which its children just start."""
     environs = [environment(fakes, {"FAKE_SLOW": "cuMemcpyDtoH_v2=100"}) for _ in range(12)]

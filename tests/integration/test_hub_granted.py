@@ -105,6 +105,7 @@ def test_two_hundred_requests_at_once_for_two_servers_each_start_what_the_caps_a
     assert "Traceback" not in hub.log
 
 
+@pytest.mark.slow
 def test_starts_and_stops_in_any_order_never_exceed_the_caps(hub: CrowdedHub) -> None:
     hub.token("churn")
 
@@ -179,6 +180,7 @@ def test_a_lost_group_counts_at_once_and_leaves_a_form_that_works(hub: CrowdedHu
     eventually(lambda: active(hub, "loser") == {"": "standard"}, 20, "the standard one runs")
 
 
+@pytest.mark.slow
 def test_names_that_mean_something_elsewhere_have_directories_of_their_own(hub: CrowdedHub) -> None:
     names = ("", "default", "persist")
     for name in names:
@@ -209,6 +211,7 @@ def test_a_server_keeps_its_name(hub: CrowdedHub) -> None:
     assert "Traceback" not in hub.log
 
 
+@pytest.mark.slow
 def test_a_hub_that_was_killed_still_knows_what_it_granted(hub: CrowdedHub) -> None:
     assert runs(hub, "killed", "one", ONE_GPU)
     hub.signal(signal.SIGKILL)

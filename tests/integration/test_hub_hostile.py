@@ -254,13 +254,20 @@ def assert_form_again(answer: Answer) -> None:
     assert answer.text.count('type="radio"') == 4, "the form is there, and works"
 
 
+_EVERY_THIRD = [
+    pytest.param(options, id=name, marks=[pytest.mark.slow] if number % 3 else [])
+    for number, (name, options) in enumerate(OPTIONS.items())
+]
+"""In the normal run; the rest too in the long one."""
+
+
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_hostile_options_are_refused_by_rest(hub: CrowdedHub, options: dict[str, Any]) -> None:
     for server in ("server", "servers/extra"):
         assert_refused(hub.rest("POST", f"/hub/api/users/hpc/{server}", "hpc", options))
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("options", _EVERY_THIRD)
 def test_hostile_options_are_refused_by_the_form(hub: CrowdedHub, browser: Browser, options: dict[str, Any]) -> None:
     sent = as_fields(options)
     if sent is None:

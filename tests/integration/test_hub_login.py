@@ -127,7 +127,7 @@ class Scene:
         eventually(f"the server of {user} has stopped", gone, 60)
 
 
-@pytest.fixture(scope="module", params=["jupyterhub 6", "jupyterhub 5"])
+@pytest.fixture(scope="module", params=["jupyterhub 6", pytest.param("jupyterhub 5", marks=pytest.mark.slow)])
 def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     environment = HUB5 if request.param == "jupyterhub 5" else None
     if environment is not None and not environment.exists():

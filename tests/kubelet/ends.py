@@ -183,6 +183,7 @@ ENDS = (
         "the order is lost: the sidecar's SIGTERM after 1 s, and the notebook writes on until it is killed at 2 s",
         grace_of_one,
         stays=True,
+        slow=True,
     ),
     End(
         "grace-0",
@@ -197,6 +198,7 @@ ENDS = (
         "both pods run for seconds; the next one waits for the lease, and then has what the old one saved last",
         overtaken,
         has_message=False,
+        slow=True,
     ),
     End(
         "node-shutdown",
@@ -247,6 +249,7 @@ ENDS = (
         "notebook and sidecar get SIGTERM together; the sidecar waits until the home is quiet",
         stop,
         native=False,
+        slow=True,
     ),
     End("burnt", "The node burns", "nobody is told anything", burnt, has_message=False),
 )
