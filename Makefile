@@ -11,7 +11,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 PORT ?= 8000
 DATA ?= .data
 MARKERS ?= not slow
-# Most tests wait for processes, timers and disks: two at a time end in half the time. What measures runs alone.
+# Most tests wait for processes, timers and disks: two at a time end in half the time. What measures runs alone. In their
+# own order the many short ones come last, and neither of the two waits for a long one of the other.
 WORKERS ?= 2
 
 .PHONY: help install install-test up test test-hub5 test-all check format bench python clean
@@ -70,7 +71,7 @@ up: install
 
 test: install-test
 	@$(MAKE) --silent --no-print-directory --jobs=2 --output-sync=target check test-hub5
-	@.venv/bin/python -m pytest -m "$(MARKERS)" --numprocesses=$(WORKERS) --dist=loadfile
+	@.venv/bin/python -m pytest -m "$(MARKERS)" --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 # test_local_server needs no jupyterhub of any version.
 test-hub5: .venv-hub5/.installed
