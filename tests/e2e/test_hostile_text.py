@@ -142,6 +142,7 @@ def test_what_a_failing_image_says_is_text(victim: Victim, hub: CrowdedHub) -> N
     victim.visit("/hub/spawn-pending/mallory/sick", "failed-again")
 
 
+@pytest.mark.slow
 def test_names_of_users_servers_and_groups_are_text(
     hub: CrowdedHub, victim: Victim, browser: Browser, screenshots: Path
 ) -> None:

@@ -14,7 +14,7 @@ from tests.faults.scene import STATE, Scene, become, files, read, restore, save
 from tests.faults.stories import CHANGES, LARGE
 from tests.faults.turns import every_call
 
-_STEP = 61
+_STEP = 149
 """Pairs of a call and a fault, of which the normal run takes one and the long one takes all."""
 
 

@@ -14,7 +14,7 @@ from tests.faults.scene import Content, Scene, Tree, files, read, save, size_of
 from tests.faults.stories import MOVES, Deed, rest_is_slow
 from tests.faults.turns import FAULTS, every_call
 
-_STEP, _LONG_STEP = 499, 7
+_STEP, _LONG_STEP = 997, 7
 """Pairs of a call and a fault, of which the normal and the long run take one: the long one meets every call."""
 _DAY_NS = 86_400 * 10**9
 

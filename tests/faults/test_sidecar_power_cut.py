@@ -33,7 +33,7 @@ from tests.faults.scene import STATE, Backup, Life, Scene, Story, Tree, become, 
 from tests.faults.stories import CHANGES, FIRST, MOVES, rest_is_slow
 from tests.faults.turns import FAULTS
 
-_STEP, _LONG_STEP = 197, 5
+_STEP, _LONG_STEP = 397, 5
 """States of which the normal and the long run let one start again; every one is looked at."""
 
 

@@ -226,7 +226,7 @@ class _Shadow:
         self.since[name] = time.monotonic()
 
 
-@pytest.mark.parametrize("rounds", [40, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [25, pytest.param(2000, marks=pytest.mark.slow)])
 def test_a_soak_of_kills_never_tears_a_file_and_ends_with_everything_saved(place: Place, rounds: int) -> None:
     rng = random.Random(rounds)
     shadow = _Shadow(place.home, rng)

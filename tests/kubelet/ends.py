@@ -156,7 +156,7 @@ ENDS = (
         "notice and the notebook's SIGTERM at once; the sidecar's SIGTERM when the notebook has ended",
         stop,
     ),
-    End("eviction", "Eviction by the API, a NoExecute taint", "the same: the pod's own grace counts", stop),
+    End("eviction", "Eviction by the API, a NoExecute taint", "the same: the pod's own grace counts", stop, slow=True),
     End(
         "shut-down",
         "File → Shut Down, or the notebook ends by itself",
@@ -191,6 +191,7 @@ ENDS = (
         "the pod's object is gone at once; its containers end as with grace 1",
         grace_of_none,
         has_message=False,
+        slow=True,
     ),
     End(
         "overtaken",
@@ -207,6 +208,7 @@ ENDS = (
         node_shutdown,
         stays=True,
         has_message=False,
+        slow=True,
     ),
     End(
         "killed-draining",
