@@ -16,7 +16,7 @@ from hub.policy_file import SHIPPED
 from tests.crowded_hub import CrowdedHub
 from tests.hub_process import PASSWORD, eventually
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 def trap(where: str) -> str:
@@ -142,7 +142,6 @@ def test_what_a_failing_image_says_is_text(victim: Victim, hub: CrowdedHub) -> N
     victim.visit("/hub/spawn-pending/mallory/sick", "failed-again")
 
 
-@pytest.mark.slow
 def test_names_of_users_servers_and_groups_are_text(
     hub: CrowdedHub, victim: Victim, browser: Browser, screenshots: Path
 ) -> None:

@@ -177,7 +177,9 @@ def test_of_newcomers_in_any_order_one_that_lives_gets_it(
             assert isinstance(bench.lease(beside(SOMEBODY, 50)).look(), Taken)
 
 
-@pytest.mark.parametrize("scene", [_nothing, _released, _still], ids=["nothing", "released", "still"])
+@pytest.mark.parametrize(
+    "scene", [_nothing, _released, pytest.param(_still, marks=pytest.mark.slow)], ids=["nothing", "released", "still"]
+)
 @settings(max_examples=25, deadline=None)
 @given(turns=st.lists(_turn, min_size=3, max_size=20))
 def test_of_newcomers_that_are_stopped_for_any_time_the_latest_has_it_and_no_earlier_one_gets_it_back(

@@ -75,6 +75,7 @@ def most_gpus(hub: CrowdedHub, user: str) -> int:
     return most
 
 
+@pytest.mark.slow
 def test_two_hundred_requests_at_once_for_two_servers_each_start_what_the_caps_allow(hub: CrowdedHub) -> None:
     hub.token("crowd")
     over: list[dict[str, str]] = []
